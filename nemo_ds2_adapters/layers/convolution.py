@@ -1,0 +1,102 @@
+"""The convolutions in front of the recurrent layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nemo_ds2_adapters.layers.activation import build_activation
+from nemo_ds2_adapters.layers.masking import conv_output_length, length_mask
+from nemo_ds2_adapters.layers.norm import MaskedBatchNorm
+
+# (frequency bins, frames) of the three 2-D convolutions, Amodei et al. 2015, table 5
+KERNEL_SIZES = ((41, 11), (21, 11), (21, 11))
+STRIDES = ((2, 2), (2, 1), (2, 1))
+
+
+class ConvBlock(nn.Module):
+    """2-D convolution over frequency and time, batch norm, activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        stride: tuple[int, int],
+        activation: str,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        self.norm = MaskedBatchNorm(out_channels)
+        self.activation = build_activation(activation)
+
+    def output_bins(self, bins: int) -> int:
+        """Frequency bins after the convolution over `bins` bins."""
+        return (bins + 2 * self.conv.padding[0] - self.conv.kernel_size[0]) // self.conv.stride[0] + 1  # type: ignore[operator]
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Frames after the convolution, `[B]`."""
+        return conv_output_length(lengths, self.conv.kernel_size[1], self.conv.stride[1], self.conv.padding[1])  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, C, D, T]`, zero beyond `lengths` frames -> `[B, C', D', T']`, zero beyond the new lengths."""
+        x = self.conv(x)
+        lengths = self.output_lengths(lengths)
+        mask = length_mask(lengths, x.shape[-1])[:, None, None, :]
+        x = self.activation(self.norm(x, mask))
+        return x * mask.to(x.dtype), lengths
+
+
+class ConvFrontEnd(nn.Module):
+    """One to three 2-D convolutions; halves the frame rate once and the frequency axis in each.
+
+    Args:
+        feat_in: frequency bins of the input.
+        channels: output channels per convolution, 1 to 3 of them.
+        activation: a name of `ACTIVATIONS`.
+        bias: whether the convolutions have a bias before their norm.
+
+    Raises:
+        ValueError: not 1 to 3 channel counts, or one below 1, or `feat_in` below 1.
+    """
+
+    def __init__(
+        self, feat_in: int, channels: Sequence[int] = (32, 32), activation: str = "clipped_relu", bias: bool = True
+    ) -> None:
+        super().__init__()
+        if not 1 <= len(channels) <= len(KERNEL_SIZES) or min(channels) < 1:
+            raise ValueError(f"conv_channels={list(channels)}: expected 1 to 3 channel counts of at least 1")
+        if feat_in < 1:
+            raise ValueError(f"feat_in={feat_in}: expected at least 1 frequency bin")
+        self.blocks = nn.ModuleList()
+        in_channels, bins = 1, feat_in
+        for out_channels, kernel_size, stride in zip(channels, KERNEL_SIZES, STRIDES):
+            block = ConvBlock(in_channels, out_channels, kernel_size, stride, activation, bias)
+            self.blocks.append(block)
+            in_channels, bins = out_channels, block.output_bins(bins)
+        self.feat_out = in_channels * bins  # values per output frame
+        self.time_stride = STRIDES[0][1]  # input frames per output frame
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Output frames per utterance, `[B]`."""
+        for block in self.blocks:
+            lengths = block.output_lengths(lengths)  # type: ignore[operator]
+        return lengths
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the convolutions.
+
+        Args:
+            features: `[B, D, T]`; what stands beyond an utterance's length is ignored.
+            lengths: `[B]`, real frames per utterance.
+
+        Returns:
+            `[B, T', feat_out]`, zero beyond the real frames, and `[B]` real output frames.
+        """
+        x = features * length_mask(lengths, features.shape[-1])[:, None, :].to(features.dtype)
+        x = x.unsqueeze(1)
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        return torch.flatten(x.permute(0, 3, 1, 2), 2), lengths

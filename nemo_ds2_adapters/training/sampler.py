@@ -1,0 +1,57 @@
+"""Order of utterances while a base model trains."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from nemo.collections.asr.models import EncDecCTCModel
+from nemo.collections.asr.parts.utils.asr_batching import SemiSortBatchSampler
+from torch.utils.data import DataLoader
+
+
+class ShorterFirstBatchSampler(SemiSortBatchSampler):
+    """NeMo's batches of similar duration, the first epoch in increasing duration.
+
+    "SortaGrad", Amodei et al. 2015, section 3.3: long utterances have the most unstable gradients, so a network
+    that has seen nothing yet starts with the short ones.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch, also when it resumes."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if self.epoch > 0:
+            yield from super().__iter__()
+            return
+        batches = self._make_batches()
+        yield from sorted(batches, key=lambda batch: self.durations[batch].mean())
+
+
+def use_shorter_first(model: EncDecCTCModel) -> None:
+    """Make the model's semi-sorted training batches start with the short utterances.
+
+    Raises:
+        ValueError: the training data are not batched by `use_semi_sorted_batching`.
+    """
+    loader = model._train_dl
+    if not isinstance(loader.sampler, SemiSortBatchSampler):
+        raise ValueError("model.train_ds.shorter_first needs model.train_ds.use_semi_sorted_batching=true")
+    old = loader.sampler
+    sampler = ShorterFirstBatchSampler(
+        global_rank=old.rank,
+        world_size=old.num_replicas,
+        durations=old.durations,
+        batch_size=old.micro_batch_size,
+        batch_shuffle=old.shuffle,
+        drop_last=old.drop_last,
+        randomization_factor=old.randomization_factor,
+        seed=old.seed,
+    )
+    model._train_dl = DataLoader(
+        dataset=loader.dataset,
+        batch_size=None,
+        sampler=sampler,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+    )
