@@ -1,9 +1,14 @@
-"""Train a DeepSpeech2 base model.
+"""Train a DeepSpeech2 base model; an interrupted training goes on where it was.
 
 python examples/asr/asr_ctc/train_deepspeech2.py \
     model.train_ds.manifest_filepath=train.json \
     model.validation_ds.manifest_filepath=validation.json
+
+Every key stands in conf/deepspeech2/deepspeech2_small.yaml; --config-name=deepspeech2 is the large model.
 """
+
+import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 from nemo.collections.asr.models import EncDecCTCModel
@@ -11,19 +16,36 @@ from nemo.core.config import hydra_runner
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig
 
-import nemo_ds2_adapters  # noqa: F401
+from nemo_ds2_adapters.training.data import check_section, read_section
+from nemo_ds2_adapters.training.outcome import best_validation_wer, save_model
 from nemo_ds2_adapters.training.sampler import use_shorter_first
+from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
+
+CONFIG = Path(__file__).resolve().parents[3] / "conf" / "deepspeech2" / "deepspeech2_small.yaml"
 
 
-@hydra_runner(config_path="../../../conf/deepspeech2", config_name="deepspeech2_small")
+@hydra_runner(config_path=str(CONFIG.parent), config_name=CONFIG.stem)
+@one_line_errors
 def main(cfg: DictConfig) -> None:
+    check_keys(cfg, CONFIG)
+    quiet(cfg.log_level)
+    sections = [read_section(cfg.model, name) for name in ("train_ds", "validation_ds")]
+
+    pl.seed_everything(cfg.seed)
     trainer = pl.Trainer(**cfg.trainer)
-    exp_manager(trainer, cfg.get("exp_manager"))
+    log_dir = exp_manager(trainer, cfg.exp_manager)
     model = EncDecCTCModel(cfg=cfg.model, trainer=trainer)
-    if cfg.model.train_ds.get("shorter_first", False):
+    for section in sections:
+        check_section(section, model)
+    if cfg.model.train_ds.shorter_first:
         use_shorter_first(model)
+    model.maybe_init_from_pretrained_checkpoint(cfg)
     trainer.fit(model)
+
+    print(f"best validation WER {100 * best_validation_wer(trainer):.1f} %")
+    print(f"  model  {save_model(trainer, model, log_dir, cfg.name)}")
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = open_overrides(sys.argv[1:])
     main()

@@ -1,0 +1,94 @@
+"""What every script does around its work: accept the command line, check its keys, say errors in one line."""
+
+import difflib
+import functools
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+
+# Sections whose keys belong to NeMo, Lightning or Hydra: anything goes, they check it themselves.
+OPEN_SECTIONS = (
+    "exp_manager",
+    "hydra",
+    "model.adapter.global_cfg",
+    "model.optim",
+    "model.test_ds",
+    "model.train_ds",
+    "model.validation_ds",
+    "trainer",
+)
+
+
+def open_overrides(arguments: list[str]) -> list[str]:
+    """Let a command line set keys that the config does not list, so that `check_keys` can speak about them.
+
+    Hydra wants a `+` before such a key and answers its absence with a page of its own.
+    """
+    return [f"++{a}" if "=" in a and a[0].isalpha() and not a.startswith("hydra") else a for a in arguments]
+
+
+def one_line_errors(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """End a script with one line, and a non-zero exit code, when its input is at fault."""
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except (InputError, AdapterFileError) as error:
+            sys.exit(f"error: {error}")
+
+    return run
+
+
+def quiet(level: str) -> None:
+    """Keep NeMo, Lightning and Python warnings below `level` off the screen.
+
+    Raises:
+        InputError: `level` is not the name of a logging level.
+    """
+    number = logging.getLevelName(level)
+    if not isinstance(number, int):
+        raise InputError(f"log_level={level}: expected DEBUG, INFO, WARNING or ERROR")
+    logging.disable(number - 1)  # for all loggers: NeMo's experiment manager sets the levels of some anew
+    if number > logging.INFO:
+        warnings.filterwarnings("ignore")
+
+
+def check_keys(cfg: DictConfig, config_file: Path, open_sections: tuple[str, ...] = OPEN_SECTIONS) -> None:
+    """Refuse keys that the shipped config does not have.
+
+    Args:
+        cfg: what the script was given.
+        config_file: the config shipped with the script, which lists every key.
+        open_sections: dotted keys below which anything goes.
+
+    Raises:
+        InputError: names all unknown keys at once, each with the nearest known one.
+    """
+    known = sorted(_keys(OmegaConf.load(config_file), open_sections))
+    unknown = [key for key in _keys(cfg, open_sections) if key not in known]
+    if unknown:
+        raise InputError("; ".join(_unknown(key, known) for key in unknown))
+
+
+def _keys(cfg: DictConfig, open_sections: tuple[str, ...], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of all leaves, not entering open sections."""
+    for name in cfg:
+        key = f"{prefix}{name}"
+        if key in open_sections:
+            continue
+        if not OmegaConf.is_missing(cfg, name) and isinstance(cfg._get_node(name), DictConfig):
+            yield from _keys(cfg[name] or OmegaConf.create({}), open_sections, f"{key}.")
+        else:
+            yield key
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return f"unknown config key {key}, the nearest known one is {nearest}"

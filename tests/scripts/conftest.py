@@ -1,0 +1,69 @@
+"""A tiny base model, and the scripts as programs and as functions."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nemo.collections.asr.models import EncDecCTCModel
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "examples" / "asr"
+CONFIG = ROOT / "conf" / "asr_adapters" / "asr_adaptation.yaml"
+
+RunScript = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> RunScript:
+    """Run a script below examples/asr in an empty directory."""
+
+    def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        command = [sys.executable, str(SCRIPTS / name), *overrides]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def base_nemo(make_model, tmp_path: Path) -> Path:
+    """A base model as a file, with an encoder that takes no adapters yet."""
+    path = tmp_path / "base.nemo"
+    make_model(adapters=False).save_to(str(path))
+    return path
+
+
+@pytest.fixture
+def call_script() -> Callable[[str, DictConfig], None]:
+    """Call the main function of a script with a config, in this process."""
+
+    def call(name: str, cfg: DictConfig) -> None:
+        spec = importlib.util.spec_from_file_location(Path(name).stem, SCRIPTS / name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.main(cfg)
+
+    return call
+
+
+@pytest.fixture
+def config(base_nemo: Path, manifest: Path, tmp_path: Path) -> DictConfig:
+    """A config that trains: tests spoil one thing in it."""
+    cfg = OmegaConf.load(CONFIG)
+    cfg.model.nemo_model = str(base_nemo)
+    cfg.model.adapter.adapter_name = "user_john"
+    for section in ("train_ds", "validation_ds", "test_ds"):
+        cfg.model[section].manifest_filepath = str(manifest)
+    cfg.trainer.max_epochs = 1
+    cfg.exp_manager.exp_dir = str(tmp_path / "experiments")
+    return cfg
+
+
+def restore(path: Path) -> EncDecCTCModel:
+    """A model from a file, on the CPU and in eval mode."""
+    return EncDecCTCModel.restore_from(str(path), map_location="cpu").eval()

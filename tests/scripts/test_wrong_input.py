@@ -1,0 +1,93 @@
+"""Wrong input ends in one line that names the thing, before anything is trained or written."""
+
+import json
+from pathlib import Path
+
+import pytest
+from nemo.collections.asr.models import EncDecCTCModel
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from nemo_ds2_adapters.modules import MLPAdapterConfig
+from tests.scripts.conftest import RunScript
+
+TRAIN, EVALUATE = "asr_adapters/train_asr_adapter.py", "asr_adapters/eval_asr_adapter.py"
+
+
+def error_of(call_script, name: str, cfg: DictConfig) -> str:
+    with pytest.raises(SystemExit) as end:
+        call_script(name, cfg)
+    message = end.value.code
+    assert isinstance(message, str) and message.startswith("error: ") and "\\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.pretrained_model", "stt_en", "set one of model.nemo_model and model.pretrained_model, both are set"),
+        ("model.nemo_model", None, "set one of model.nemo_model and model.pretrained_model, none is set"),
+        ("model.nemo_model", "nowhere.nemo", "model.nemo_model=nowhere.nemo: no such file"),
+        ("model.train_ds.manifest_filepath", None, "model.train_ds.manifest_filepath is not set"),
+        ("model.validation_ds.manifest_filepath", "nowhere.json", "model.validation_ds.manifest_filepath=nowhere.json"),
+        ("model.adapter.adapter_name", 123, "model.adapter.adapter_name=123 is not text"),
+        ("model.adapter.adapter_name", "john.doe", "john.doe"),
+        ("model.adapter.adapter_name", "module", "module"),
+        ("model.adapter.adapter_type", "lora", "model.adapter.adapter_type=lora: expected one of mlp, linear"),
+        ("model.adapter.mlp.layers", "middle", "layers='middle': expected one of first, last, all"),
+        ("model.adapter.mlp.layers", [7], "expected layer indices from 0 to 1"),
+        ("model.adapter.mlp.hidden_dims", [], "hidden_dims"),
+        ("model.adapter.adapter_module_name", "joint", "joint"),
+        ("model.adapter.continue_existing", True, "the model has no adapter 'user_john', it has none"),
+        ("model.char_labels.update_labels", True, "model.char_labels.labels is not set"),
+        ("model.adapter.mlp.hidden_dim", [1], "the nearest known one is model.adapter.mlp.hidden_dims"),
+        ("log_level", "LOUD", "log_level=LOUD"),
+    ],
+)
+def test_settings(call_script, config: DictConfig, tmp_path: Path, key: str, value: object, message: str) -> None:
+    OmegaConf.update(config, key, value, force_add=True)
+    assert message in error_of(call_script, TRAIN, config)
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_transcripts_outside_the_vocabulary(call_script, config: DictConfig, manifest: Path, tmp_path: Path) -> None:
+    entry = json.loads(manifest.read_text().splitlines()[0])
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps({**entry, "text": "Zürich 5"}))
+    config.model.train_ds.manifest_filepath = str(wrong)
+    assert "'5' 'Z' 'ü'" in error_of(call_script, TRAIN, config)
+
+
+def test_existing_name(call_script, config: DictConfig, make_model, tmp_path: Path) -> None:
+    model = make_model()
+    model.add_adapter("user_john", MLPAdapterConfig())
+    model.save_to(str(tmp_path / "adapted.nemo"))
+    config.model.nemo_model = str(tmp_path / "adapted.nemo")
+    assert "user_john exists already" in error_of(call_script, TRAIN, config)
+    config.model.adapter.adapter_name = "user_j"
+    assert "its adapters are user_john" in error_of(call_script, EVALUATE, config)
+    config.model.adapter.unfreeze_base = True
+    assert "would spoil user_john" in error_of(call_script, TRAIN, config)
+
+
+def test_no_nemo_archive_and_no_adapters_in_the_encoder(
+    call_script, config: DictConfig, model_config, tmp_path: Path
+) -> None:
+    (tmp_path / "text.nemo").write_text("no archive")
+    config.model.nemo_model = str(tmp_path / "text.nemo")
+    assert "text.nemo: not a .nemo archive" in error_of(call_script, TRAIN, config)
+
+    cfg = model_config()
+    with open_dict(cfg):
+        cfg.encoder = {"_target_": "nemo.collections.asr.modules.RNNEncoder", "num_layers": 1, "feat_in": 16, "rnn_hidden_size": 8, "rnn_type": "lstm", "proj_size": -1}
+        cfg.encoder |= {"subsampling": None, "d_model": 8, "bidirectional": False}
+    EncDecCTCModel(cfg=cfg).save_to(str(tmp_path / "plain.nemo"))
+    config.model.nemo_model = str(tmp_path / "plain.nemo")
+    assert "takes no adapters" in error_of(call_script, TRAIN, config)
+
+
+def test_from_the_command_line(run_script: RunScript, base_nemo: Path) -> None:
+    finished = run_script(TRAIN, f"model.nemo_model={base_nemo}", "model.adapter.adapter_nam=john")
+    assert finished.returncode == 1
+    assert finished.stderr.strip().splitlines()[-1] == (
+        "error: unknown config key model.adapter.adapter_nam, the nearest known one is model.adapter.adapter_name"
+    )

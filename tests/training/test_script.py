@@ -1,0 +1,75 @@
+"""Command lines, config keys and errors of the scripts."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
+
+CONFIG = Path(__file__).parents[2] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
+
+
+@pytest.fixture
+def cfg():
+    return OmegaConf.load(CONFIG)
+
+
+def test_shipped_config_is_known(cfg) -> None:
+    check_keys(cfg, CONFIG)
+
+
+def test_unknown_keys_are_named_together_with_the_nearest(cfg) -> None:
+    cfg.model.adapter.adapter_nam = "john"
+    cfg.model.adaptor = {"mlp": 1}
+    with pytest.raises(InputError) as error:
+        check_keys(cfg, CONFIG)
+    assert "unknown config key model.adapter.adapter_nam, the nearest known one is model.adapter.adapter_name" in str(
+        error.value
+    )
+    assert "model.adaptor.mlp" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("section", ["train_ds", "validation_ds", "test_ds", "optim"])
+def test_sections_of_nemo_are_open(cfg, section: str) -> None:
+    cfg.model[section].max_duration = 5.0
+    cfg.trainer.limit_train_batches = 2
+    check_keys(cfg, CONFIG)
+
+
+def test_missing_mandatory_values_do_not_hide_keys(cfg) -> None:
+    assert OmegaConf.is_missing(cfg.model.adapter, "adapter_name")
+    cfg.model.adapter.adapter_typo = 1
+    with pytest.raises(InputError, match="model.adapter.adapter_typo"):
+        check_keys(cfg, CONFIG)
+
+
+def test_overrides_may_name_any_key() -> None:
+    arguments = ["model.train_ds.x=1", "+a=2", "~b", "hydra.verbose=true", "--config-name=c", "++d=3"]
+    assert open_overrides(arguments) == ["++model.train_ds.x=1", *arguments[1:]]
+
+
+def test_wrong_input_ends_in_one_line() -> None:
+    @one_line_errors
+    def task(cfg) -> None:
+        raise InputError("model.train_ds.manifest_filepath is not set")
+
+    with pytest.raises(SystemExit) as end:
+        task(OmegaConf.create())
+    assert end.value.code == "error: model.train_ds.manifest_filepath is not set"
+
+
+def test_defects_keep_their_traceback() -> None:
+    @one_line_errors
+    def task(cfg) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        task(OmegaConf.create())
+
+
+def test_unknown_log_level() -> None:
+    with pytest.raises(InputError, match="log_level=LOUD: expected DEBUG"):
+        quiet("LOUD")
