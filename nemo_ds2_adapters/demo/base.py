@@ -1,0 +1,105 @@
+"""How the committed demo base model was made, `make demo-base ARGS="--an4 DIR"`.
+
+1. `train_deepspeech2.py` on AN4 alone,
+2. the same script from there on AN4 plus synthetic voices, none of them a demo user's,
+3. the result without the paths of the machine it was trained on, and its scores beside it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from nemo.collections.asr.models import EncDecCTCModel
+from omegaconf import OmegaConf
+
+import nemo_ds2_adapters  # noqa: F401  # makes the model's classes known to NeMo
+from nemo_ds2_adapters.demo.corpus import write_base_corpus
+from nemo_ds2_adapters.demo.run import BASE_MODEL
+
+TRAIN_SCRIPT = Path(__file__).parents[2] / "examples" / "asr" / "asr_ctc" / "train_deepspeech2.py"
+AN4_EPOCHS = 45
+SYNTHETIC_EPOCHS = 8
+SYNTHETIC_UTTERANCES = 500
+DATA_SECTIONS = ("train_ds", "validation_ds", "test_ds")
+
+
+def make_base(an4: Path, work_dir: Path) -> None:
+    """Train the demo base model and write it where the demo looks for it.
+
+    Args:
+        an4: directory with `base_train.json` and `base_val.json`, NeMo manifests of CMU AN4.
+        work_dir: directory for the synthetic corpus and the experiments; interrupted trainings resume from it.
+
+    Raises:
+        FileNotFoundError: a manifest is missing.
+        subprocess.CalledProcessError: a training failed.
+    """
+    train, validation = an4 / "base_train.json", an4 / "base_val.json"
+    for manifest in (train, validation):
+        if not manifest.is_file():
+            raise FileNotFoundError(f"{manifest} is missing: give the directory of AN4's manifests with --an4")
+    synthetic = work_dir / "synthetic"
+    write_base_corpus(synthetic, utterances=SYNTHETIC_UTTERANCES)
+    an4_model = _train(work_dir, "an4", [train], validation, AN4_EPOCHS)
+    both = [train, synthetic / "train.json"]
+    model = _train(work_dir, "an4_synthetic", both, validation, SYNTHETIC_EPOCHS, start=an4_model)
+    _publish(model, {"an4": validation, "synthetic": synthetic / "validation.json"})
+
+
+def _train(
+    work_dir: Path, name: str, train: list[Path], validation: Path, epochs: int, start: Path | None = None
+) -> Path:
+    manifests = ",".join(map(str, train))
+    command = [
+        sys.executable,
+        str(TRAIN_SCRIPT),
+        f"name={name}",
+        f"model.train_ds.manifest_filepath='{manifests}'",
+        f"model.validation_ds.manifest_filepath={validation}",
+        f"trainer.max_epochs={epochs}",
+        f"exp_manager.exp_dir={work_dir}",
+    ]
+    if start is not None:
+        command += [f"init_from_nemo_model={start}", "model.train_ds.shorter_first=false", "model.optim.lr=0.0007"]
+    subprocess.run(command, check=True)
+    return work_dir / name / "checkpoints" / f"{name}.nemo"
+
+
+def _publish(trained: Path, validation: dict[str, Path]) -> None:
+    """Save the model without the training machine's paths, and its greedy word error rates beside it."""
+    model = EncDecCTCModel.restore_from(str(trained), map_location="cpu")
+    for section in DATA_SECTIONS:
+        if section in model.cfg:
+            OmegaConf.set_struct(model.cfg, False)
+            model.cfg[section].manifest_filepath = None
+    model.save_to(str(BASE_MODEL))
+    scores = {name: round(_word_error_rate(model, manifest), 4) for name, manifest in validation.items()}
+    BASE_MODEL.with_suffix(".json").write_text(json.dumps({"wer": scores}, indent=2) + "\n", "utf-8")
+    print(f"{BASE_MODEL}: {BASE_MODEL.stat().st_size / 1e6:.1f} MB, word error rates {scores}")
+
+
+def _word_error_rate(model: EncDecCTCModel, manifest: Path) -> float:
+    from nemo.collections.asr.metrics.wer import word_error_rate
+
+    entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+    audio = [str(manifest.parent / entry["audio_filepath"]) for entry in entries]
+    hypotheses = model.transcribe(audio, batch_size=16, verbose=False)
+    return word_error_rate([h.text for h in hypotheses], [entry["text"] for entry in entries])
+
+
+def main() -> None:
+    """Make the demo base from the command line."""
+    parser = argparse.ArgumentParser(description="Train the demo base model.")
+    parser.add_argument("--an4", type=Path, required=True, help="directory of AN4's manifests")
+    parser.add_argument("--work-dir", type=Path, default=Path("demo_base"), help="directory for everything in between")
+    arguments = parser.parse_args()
+    try:
+        make_base(arguments.an4.resolve(), arguments.work_dir.resolve())
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
