@@ -2,8 +2,8 @@
 
 from nemo_ds2_adapters import modules
 from nemo_ds2_adapters.registration import allow_targets
+from nemo_ds2_adapters.version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["modules"]
+__all__ = ["__version__", "modules"]
 
 allow_targets()

@@ -1,0 +1,64 @@
+# `make demo` and `make test` set everything up first, in .venv/, and write nothing outside this checkout but pip's cache.
+.PHONY: venv demo demo-base test lint format clean
+
+VENV := $(CURDIR)/.venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/complete
+
+# Temporary files of whatever runs after this go to a folder that goes when the recipe ends, interrupted or not. It is
+# not below the checkout because the path of a socket, which data loaders make in it, may have 108 characters at most.
+OWN_TMP = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
+	export TMPDIR="$$tmp"
+# Likewise the caches and settings that libraries keep in the home folder.
+CACHE := $(VENV)/cache
+OWN_CACHE = export XDG_CACHE_HOME="$(CACHE)" XDG_CONFIG_HOME="$(CACHE)/config" MPLCONFIGDIR="$(CACHE)/matplotlib" \
+	HF_HOME="$(CACHE)/huggingface" TORCH_HOME="$(CACHE)/torch" NEMO_CACHE_DIR="$(CACHE)/nemo" \
+	NUMBA_CACHE_DIR="$(CACHE)/numba" WANDB_DIR="$(CACHE)/wandb"
+RUN = $(OWN_TMP) && $(OWN_CACHE) &&
+
+venv: $(STAMP)
+
+# The stamp is the last thing made and the first to go: an environment without one was interrupted and is made anew.
+# PIP_CONSTRAINT, unlike -c, also holds for what pip builds packages with.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@for python in python3.11 python3 ""; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+	done; \
+	fail() { echo "make: $$1" >&2; exit 1; }; \
+	[ -n "$$python" ] || fail "Python 3.11 is missing: neither python3.11 nor python3 is one. Install it."; \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || \
+		fail "$$python has no venv or ensurepip module. Install it (Debian and Ubuntu: python3.11-venv)."; \
+	$(OWN_TMP); \
+	echo "Setting up .venv: installing NeMo and PyTorch, 2 to 3 minutes and 2.5 GB ..."; \
+	if [ ! -e $@ ]; then \
+		rm -rf "$(VENV)" && "$$python" -m venv "$(VENV)" || fail "No virtual environment could be made in .venv."; \
+	fi; \
+	rm -f $@; \
+	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		"$(PYTHON)" -m pip install --quiet --no-input --progress-bar off --editable '.[demo,dev]' \
+		|| fail "The installation failed, see the lines above. Once that is mended, run make again."; \
+	touch $@
+
+demo: $(STAMP)
+	@$(RUN) "$(PYTHON)" -m nemo_ds2_adapters.demo.run --output demo_output
+
+# How the committed demo base model was made; options in ARGS.
+demo-base: $(STAMP)
+	@$(RUN) "$(PYTHON)" -m nemo_ds2_adapters.demo.base $(ARGS)
+
+test: lint
+	@$(RUN) "$(PYTHON)" -m pytest
+
+lint: $(STAMP)
+	@"$(PYTHON)" -m ruff check
+	@"$(PYTHON)" -m ruff format --check
+	@"$(PYTHON)" -m mypy
+
+format: $(STAMP)
+	@"$(PYTHON)" -m ruff check --fix
+	@"$(PYTHON)" -m ruff format
+
+clean:
+	rm -rf .venv build dist *.egg-info demo_output nemo_experiments outputs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
