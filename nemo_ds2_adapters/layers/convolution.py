@@ -46,7 +46,7 @@ class ConvBlock(nn.Module):
         lengths = self.output_lengths(lengths)
         mask = length_mask(lengths, x.shape[-1])[:, None, None, :]
         x = self.activation(self.norm(x, mask))
-        return x * mask.to(x.dtype), lengths
+        return x.masked_fill(~mask, 0.0), lengths
 
 
 class ConvFrontEnd(nn.Module):
@@ -95,8 +95,8 @@ class ConvFrontEnd(nn.Module):
         Returns:
             `[B, T', feat_out]`, zero beyond the real frames, and `[B]` real output frames.
         """
-        x = features * length_mask(lengths, features.shape[-1])[:, None, :].to(features.dtype)
-        x = x.unsqueeze(1)
+        # filled, not multiplied by 0: padding may hold NaN or inf
+        x = features.masked_fill(~length_mask(lengths, features.shape[-1])[:, None, :], 0.0).unsqueeze(1)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         return torch.flatten(x.permute(0, 3, 1, 2), 2), lengths

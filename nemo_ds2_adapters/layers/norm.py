@@ -1,7 +1,6 @@
 """Batch normalisation that sees real frames only."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -13,6 +12,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     before, during and after an adapter's training, and unfreezing it brings the batch statistics back.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, num_features: int, channel_dim: int = 1, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.channel_dim = channel_dim
@@ -22,7 +26,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
         Args:
             input: any shape, with `num_features` channels at `channel_dim`.
-            mask: broadcastable to `input`, with one entry per frame: 1 real, 0 padding.
+            mask: bool, broadcastable to `input`, with one entry per frame: True where it is real.
 
         Returns:
             the shape of `input`; padding frames are not zeroed.
@@ -30,7 +34,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         shape = [1] * input.dim()
         shape[self.channel_dim] = self.num_features
         if self.training and self.weight.requires_grad:
-            mean, var = self._batch_statistics(input, mask.to(input.dtype))
+            mean, var = self._batch_statistics(input, mask)
         else:
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + self.eps)
@@ -41,12 +45,12 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         """Mean and biased variance per channel over real frames; updates the running statistics."""
         dims = [d for d in range(input.dim()) if d != self.channel_dim % input.dim()]
         with torch.autocast(input.device.type, enabled=False):
-            real = input.float() * mask if input.dtype != torch.float64 else input * mask
-            count = mask.to(real.dtype).sum() * (input.numel() // (mask.numel() * self.num_features))
+            real = input.to(torch.promote_types(input.dtype, torch.float32)).masked_fill(~mask, 0.0)
+            count = (mask.sum() * (input.numel() // (mask.numel() * self.num_features))).clamp(min=1)
             mean = real.sum(dims) / count
             shape = [1] * input.dim()
             shape[self.channel_dim] = self.num_features
-            var = ((real - mean.view(shape) * mask) ** 2).sum(dims) / count
+            var = (real - mean.view(shape)).masked_fill(~mask, 0.0).square().sum(dims) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             unbiased = var * count / (count - 1).clamp(min=1)

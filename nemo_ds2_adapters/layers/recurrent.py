@@ -1,5 +1,7 @@
 """One recurrent layer of DeepSpeech2."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from nemo_ds2_adapters.layers.masking import reverse_frames
 from nemo_ds2_adapters.layers.norm import MaskedBatchNorm
 
-RNN_TYPES: dict[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+RNN_TYPES: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 BIDIRECTIONAL_MERGES = ("sum", "concat")
 RNN_NONLINEARITIES = ("tanh", "relu")
 
@@ -66,8 +68,9 @@ class RecurrentLayer(nn.Module):
             x = self.norm(x, mask)
             if self.norm_relu:
                 x = F.relu(x)
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or self.rnn.weight_hh_l0.requires_grad)
-        if needs_grad and x.device.type == "cpu":
+        # Not only where a gradient is needed: the two ways differ in the last bit, and a base must compute the
+        # same whatever part of it is frozen.
+        if torch.is_grad_enabled() and x.device.type == "cpu":
             x = self._run_padded(x, lengths, mask)
         else:
             x = self._run_packed(x, cpu_lengths)
@@ -92,14 +95,17 @@ class RecurrentLayer(nn.Module):
         return torch.cat(outputs, dim=-1).masked_fill(~mask, 0.0)
 
     def _run_direction(self, x: Tensor, suffix: str) -> Tensor:
-        weights = [getattr(self.rnn, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        state = x.new_zeros(1, x.shape[0], self.rnn.hidden_size)
+        # Frames first and contiguous: otherwise torch multiplies in a way that depends on what is frozen.
+        x = x.transpose(0, 1).contiguous()
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(self.rnn, f"{name}_l0{suffix}") for name in names]
+        state = x.new_zeros(1, x.shape[1], self.rnn.hidden_size)
         # has_biases, num_layers, dropout, train, bidirectional, batch_first
-        settings = (True, 1, 0.0, self.training, False, True)
+        settings = (True, 1, 0.0, self.training, False, False)
         if self.rnn.mode == "LSTM":
-            return torch.lstm(x, (state, state), weights, *settings)[0]
+            return torch.lstm(x, (state, state), weights, *settings)[0].transpose(0, 1)
         run = {"GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}[self.rnn.mode]
-        return run(x, state, weights, *settings)[0]
+        return run(x, state, weights, *settings)[0].transpose(0, 1)
 
     def _is_frozen(self) -> bool:
         # A frozen layer computes as in eval mode whatever mode it is in, so that adapter training sees the

@@ -1,7 +1,7 @@
 """The modules that adapters are made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from nemo.collections.common.parts.adapter_modules import AdapterModuleUtil
@@ -9,12 +9,19 @@ from nemo.core.classes.mixins.adapter_mixin_strategies import (
     AbstractAdapterStrategy,
     ResidualAddAdapterStrategyConfig,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers import build_activation
 
 NORM_POSITIONS = ("pre", "post", "none")
+
+
+def plain_config(cfg: DictConfig | Any) -> dict[str, Any]:
+    """An adapter's config (dataclass, dict or DictConfig) as a dict of plain values, interpolations resolved."""
+    if is_dataclass(cfg):
+        cfg = OmegaConf.structured(cfg)
+    return OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)  # type: ignore[return-value]
 
 
 class MLPAdapter(nn.Module, AdapterModuleUtil):
@@ -63,7 +70,7 @@ class MLPAdapter(nn.Module, AdapterModuleUtil):
         self.module = nn.Sequential(*layers)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.setup_adapter_strategy(adapter_strategy)
+        self.setup_adapter_strategy(adapter_strategy)  # type: ignore[operator]  # NeMo has no types
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_features]` -> what to add to it, the same shape."""

@@ -2,24 +2,25 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch.nn.functional as F
-from nemo.collections.asr.parts.utils.adapter_utils import LINEAR_ADAPTER_CLASSPATH, update_adapter_cfg_input_dim
+from nemo.collections.asr.parts.utils.adapter_utils import LINEAR_ADAPTER_CLASSPATH
 from nemo.core.classes.common import typecheck
 from nemo.core.classes.exportable import Exportable
-from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
 from nemo.core.neural_types import AcousticEncodedRepresentation, LogprobsType, NeuralType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers import MaskedBatchNorm
-from nemo_ds2_adapters.modules.adapters import MLPAdapter
+from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
+from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.freezing import KeepsModeModule
 
 NORMS = ("batch", "layer")
 
 
-class DeepSpeech2Decoder(KeepsModeModule, Exportable, AdapterModuleMixin):
+class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
     """[norm ->] Linear -> log softmax, with the interface NeMo expects of a CTC decoder.
 
     Args:
@@ -87,7 +88,8 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, AdapterModuleMixin):
     @typecheck()
     def forward(self, encoder_output: Tensor) -> Tensor:
         """`[B, feat_in, T]` -> log probabilities `[B, T, num_classes_with_blank]`, blank last."""
-        x = encoder_output.transpose(1, 2)
+        # Contiguous: otherwise torch multiplies in a way that depends on the layout and on what is frozen.
+        x = encoder_output.transpose(1, 2).contiguous()
         is_real = x.ne(0).any(dim=-1, keepdim=True)  # before adapters, which do not keep padding zero
         if self.is_adapter_available():
             x = self.forward_enabled_adapters(x)
@@ -97,10 +99,18 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, AdapterModuleMixin):
             x = self.norm(x)
         return F.log_softmax(self.output(x) / self.temperature, dim=-1)
 
-    def add_adapter(self, name: str, cfg: DictConfig) -> None:
-        """Add an adapter before the output layer; its input size is inferred."""
-        cfg = update_adapter_cfg_input_dim(self, cfg, module_dim=self._feat_in)
-        super().add_adapter(name=name, cfg=cfg)
+    def add_adapter(self, name: str, cfg: DictConfig | Any) -> None:
+        """Add an adapter before the output layer; its input size is inferred.
+
+        It gets this decoder's device, precision and train/eval mode.
+        """
+        plain = plain_config(cfg)
+        placement = {"layers": plain.pop("layers")} if "layers" in plain else {}
+        super().add_adapter(name, OmegaConf.create({**plain, "in_features": self._feat_in}))
+        _, adapter_name = self.resolve_adapter_module_name_(name)
+        self.adapter_layer[adapter_name].to(self.output.weight).train(self.training)
+        # The encoder's part of an adapter `encoder+decoder:name` is restored from the same entry.
+        self.adapter_cfg[adapter_name].update(placement)
 
 
 @dataclass

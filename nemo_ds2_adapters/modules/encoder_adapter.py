@@ -1,6 +1,6 @@
 """The DeepSpeech2 encoder with named adapters in it."""
 
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nemo.collections.asr.parts.utils.adapter_utils import LINEAR_ADAPTER_CLASSPATH
@@ -9,23 +9,26 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers import length_mask
-from nemo_ds2_adapters.modules.adapters import MLPAdapter
+from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
+from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.placement import DEFAULT_PLACEMENT, placement_points
 
 ACCEPTED_ADAPTERS = (LINEAR_ADAPTER_CLASSPATH, MLPAdapter)
 
 
-class AdapterPoint(nn.Module, AdapterModuleMixin):
+class AdapterPoint(nn.Module, QuickAdapterMixin):
     """The adapters of all users at one point of the encoder; NeMo sees it as an adapter-capable block."""
+
+    adapter_cfg: DictConfig
 
     def __init__(self) -> None:
         super().__init__()
-        self.set_accepted_adapter_types(list(ACCEPTED_ADAPTERS))
+        self.set_accepted_adapter_types(list(ACCEPTED_ADAPTERS))  # type: ignore[operator]  # NeMo has no types
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, T, D]` through the enabled adapters, one after the other."""
-        return self.forward_enabled_adapters(x)
+        return self.forward_enabled_adapters(x)  # type: ignore[operator]
 
 
 class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
@@ -35,8 +38,12 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
     nothing here may rely on a constructor of its own.
     """
 
+    adapter_cfg: DictConfig
+
     def add_adapter(self, name: str, cfg: DictConfig | Any) -> None:
         """Add a named adapter at every point its placement names; input sizes are inferred.
+
+        It gets this encoder's device, precision and train/eval mode.
 
         Args:
             name: adapter name, with or without the prefix `encoder:`.
@@ -45,13 +52,18 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
         Raises:
             ValueError: the placement does not fit this encoder, the name exists or the type is not accepted.
         """
-        plain = _plain_config(cfg)
+        plain = plain_config(cfg)
         layers = plain.pop("layers", DEFAULT_PLACEMENT)
         points = placement_points(layers, self.n_layers)
         _, adapter_name = self.resolve_adapter_module_name_(name)
+        if any(block.get_adapter_module(adapter_name) is not None for block in self._blocks()):
+            raise ValueError(f"adapter {adapter_name!r} exists in the encoder, expected a new name")
+        if not hasattr(self, "adapter_cfg"):  # an encoder without a model
+            self.adapter_cfg = OmegaConf.create({})
         for point in points:
             block = self._point_block(point)
             block.add_adapter(name, OmegaConf.create({**plain, "in_features": self.point_width(point)}))
+            block.adapter_layer[adapter_name].to(next(self.parameters())).train(self.training)
         # NeMo replaced the entry by the last block's config: put back what restores all of them.
         with open_dict(self.adapter_cfg):
             entry = {**plain, "in_features": self.point_width(points[0]), "layers": layers}
@@ -60,12 +72,6 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
     def is_adapter_available(self) -> bool:
         """Whether any adapter was added, enabled or not."""
         return any(block.is_adapter_available() for block in self._blocks())
-
-    def set_enabled_adapters(self, name: str | None = None, enabled: bool = True) -> None:
-        """Enable or disable one adapter, or all of them."""
-        for block in self._blocks():
-            if name is None or block.get_adapter_module(name) is not None:
-                block.set_enabled_adapters(name=name, enabled=enabled)
 
     def get_enabled_adapters(self) -> list[str]:
         """Names of the enabled adapters, sorted."""
@@ -79,30 +85,28 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
 
     def _adapt(self, x: Tensor, lengths: Tensor, point: int) -> Tensor:
         block = self._points().get(str(point))
-        if block is None or not block.get_enabled_adapters():
+        adapted = x if block is None else block(x)
+        if adapted is x:  # no adapter is enabled here
             return x
-        return block(x) * length_mask(lengths, x.shape[1]).unsqueeze(-1)
+        return adapted.masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
 
-    def _points(self) -> dict[str, AdapterPoint]:
+    def _points(self) -> dict[str, Any]:
         return dict(self.adapter_points.items()) if hasattr(self, "adapter_points") else {}
 
-    def _blocks(self) -> list[AdapterPoint]:
+    def _blocks(self) -> list[Any]:  # of AdapterPoint
         return list(self._points().values())
 
-    def _point_block(self, point: int) -> AdapterPoint:
+    def _point_block(self, point: int) -> Any:
         if not hasattr(self, "adapter_points"):
             self.adapter_points = nn.ModuleDict()
         if str(point) not in self.adapter_points:
-            block = AdapterPoint()
+            block = AdapterPoint().train(self.training)
             block.adapter_cfg = self.adapter_cfg
             self.adapter_points[str(point)] = block
-        return self.adapter_points[str(point)]  # type: ignore[return-value]
-
-
-def _plain_config(cfg: DictConfig | Any) -> dict[str, Any]:
-    if is_dataclass(cfg):
-        cfg = OmegaConf.structured(cfg)
-    return OmegaConf.to_container(cfg) if isinstance(cfg, DictConfig) else dict(cfg)  # type: ignore[return-value]
+            # In the order of the points: an adapter file lists an adapter's parts in the order of modules().
+            for key in sorted(self.adapter_points, key=int):
+                self.adapter_points[key] = self.adapter_points.pop(key)
+        return self.adapter_points[str(point)]
 
 
 @dataclass

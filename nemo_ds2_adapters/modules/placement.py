@@ -24,7 +24,7 @@ def placement_points(layers: str | Sequence[int], n_layers: int) -> list[int]:
         return list(range(1, n_layers + 1))
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ValueError(f"layers={layers!r}: expected one of {', '.join(PLACEMENTS)} or a list of layer indices")
-    indices = list(layers)
+    indices = [*layers]
     if not all(isinstance(i, int) and 0 <= i < n_layers for i in indices):
         raise ValueError(f"layers={indices}: expected layer indices from 0 to {n_layers - 1}")
     if not indices or len(set(indices)) < len(indices):

@@ -1,0 +1,130 @@
+"""Which adapter names are legal: those that NeMo can add, save, restore and reload from an adapter file.
+
+NeMo matches names as substrings of state-dict keys and strips `name.` wherever it occurs, so an adapter called
+`0` or `module` loses parts of its keys on reload. Names contain no dot, hence a name is at risk exactly if
+some part of a key before the last dot ends with it.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from omegaconf import OmegaConf
+from torch import nn
+
+from nemo_ds2_adapters.errors import AdapterNameError
+
+MAX_NAME_LENGTH = 255  # characters
+RESERVED_CHARACTERS = ".:+"
+RESERVED_NAMES = ("global_cfg",)
+KEY_PARTS = ("module",)  # of LinearAdapter's and MLPAdapter's state dicts, besides numbers
+
+_MODULE_DICT = nn.ModuleDict()
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`encoder:user_john` -> (`encoder`, `user_john`); without a prefix the first part is empty.
+
+    Raises:
+        AdapterNameError: the name is not text.
+    """
+    if not isinstance(name, str):
+        raise AdapterNameError(f"adapter name {name!r} is not text but {type(name).__name__}: give a string")
+    prefix, _, plain = name.rpartition(":")
+    return prefix, plain
+
+
+def check_adapter_name(name: str, taken: Iterable[str] = ()) -> None:
+    """Check a name without module prefix.
+
+    Args:
+        name: the name to be given.
+        taken: names of the adapters that the model already has.
+
+    Raises:
+        AdapterNameError: the name is not legal or exists; the message proposes one that is.
+    """
+    taken = set(taken)
+    reason = illegal_reason(name)
+    if reason is None and name in taken:
+        raise AdapterNameError(
+            f"adapter {name!r} exists already: delete or rename it, continue its training, "
+            f"or choose another name such as {nearest_legal_name(name, taken)!r}"
+        )
+    if reason is not None:
+        proposal = nearest_legal_name(name, taken)
+        raise AdapterNameError(f"adapter name {_shorten(name)} {reason}: choose another one such as {proposal!r}")
+
+
+def check_reloadable(name: str, keys: Iterable[str]) -> None:
+    """Check a name against the state-dict keys that its adapter really has.
+
+    Args:
+        name: legal by `check_adapter_name`.
+        keys: state-dict keys of the adapter module, without the name.
+
+    Raises:
+        AdapterNameError: NeMo could not reload an adapter with these keys under this name.
+    """
+    parts = {part for key in keys for part in key.split(".")[:-1]}
+    for part in sorted(parts):
+        if part.endswith(name):
+            raise AdapterNameError(
+                f"adapter name {name!r} ends a part of the adapter's own weight names ({part!r}), NeMo could not "
+                f"reload it: choose another one such as {'user_' + name!r}"
+            )
+
+
+def illegal_reason(name: str) -> str | None:
+    """Why a name without module prefix is not legal, None if it is."""
+    if not isinstance(name, str):
+        return f"is not text but {type(name).__name__}"
+    if not name or not name.strip():
+        return "is empty"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed"
+    reserved = sorted(set(name) & set(RESERVED_CHARACTERS))
+    if reserved:
+        return f"contains {' '.join(reserved)}, which NeMo reserves"
+    if not name.isprintable():
+        return "contains characters that cannot be printed"
+    if name in RESERVED_NAMES:
+        return "is reserved by NeMo"
+    if name.startswith("_") and name.endswith("_"):
+        return "begins and ends with an underscore, like the reserved keys of configs and adapter files"
+    if name.isdecimal() or any(part.endswith(name) for part in KEY_PARTS):
+        return "is also a part of weight names, NeMo could not reload it"
+    if hasattr(_MODULE_DICT, name):
+        return "is an attribute of torch's ModuleDict, which keeps the adapters"
+    if list(OmegaConf.create(OmegaConf.to_yaml({name: 0}))) != [name]:
+        return "does not survive a YAML file, where model configs are kept"
+    return None
+
+
+def nearest_legal_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A legal name that is like the given one and not taken."""
+    taken = set(taken)
+    text = re.sub(r"\W+", "_", str(name)).strip("_")[: MAX_NAME_LENGTH - 20] or "adapter"
+    candidate = text if illegal_reason(text) is None else f"user_{text}"
+    number = 2
+    legal = candidate
+    while legal in taken:
+        legal = f"{candidate}_{number}"
+        number += 1
+    return legal
+
+
+def missing_adapter(name: str, existing: Iterable[str]) -> AdapterNameError:
+    """The error for an adapter that the model does not have, naming the nearest one that it has."""
+    existing = list(existing)
+    if not existing:
+        return AdapterNameError(f"there is no adapter {name!r}: the model has none, add or load it first")
+    near = difflib.get_close_matches(str(name), existing, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(existing[:10])}"
+    more = f" and {len(existing) - 10} more" if not near and len(existing) > 10 else ""
+    return AdapterNameError(f"there is no adapter {_shorten(name)} in the model: {hint}{more}")
+
+
+def _shorten(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= 60 else text[:57] + "..."
