@@ -1,6 +1,6 @@
 """Word error rates before and after adaptation, per placement, over the speakers of a set.
 
-python benchmarks/placement.py --base base.nemo --data DIR [--layers first last all] [KEY=VALUE ...]
+python benchmarks/placement.py --base base.nemo --data DIR [--layers first,last,all] [KEY=VALUE ...]
 
 DIR holds `adapt_train.json` and `adapt_test.json`, NeMo manifests with a field `speaker`. Every speaker's adapter is
 trained with train_asr_adapter.py on the one and evaluated with eval_asr_adapter.py on the other, with the settings
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--layers", nargs="+", default=["first", "last", "all"])
+    parser.add_argument("--layers", default="first,last,all", help="placements, joined by commas")
     parser.add_argument("overrides", nargs="*", help="settings, for example trainer.max_epochs=10")
     arguments = parser.parse_args()
     quiet = ["trainer.enable_progress_bar=false", "log_level=ERROR"]
@@ -91,7 +91,7 @@ def main() -> None:
             before = {s: evaluate(cfg, arguments.base, None, test[s]) for s in tqdm(test, desc="base")}
         words = sum(total for _, total in before.values())
         base_errors = sum(errors for errors, _ in before.values())
-        for layers in arguments.layers:
+        for layers in arguments.layers.split(","):
             cfg.model.adapter[cfg.model.adapter.adapter_type].layers = layers
             after = {}
             for speaker in tqdm(train, desc=layers):

@@ -22,6 +22,7 @@ MEL_BANDS = 16
 VOCABULARY = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]
 SENTENCES = ("ab", "yes", "no a", "one two")  # of the recordings, which are noise
 
+torch.set_num_threads(1)  # fastest for tiny models, and threads that wait for each other stall on a busy machine
 settings.register_profile("reproducible", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("reproducible")
 

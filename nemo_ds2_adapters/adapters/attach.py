@@ -1,5 +1,6 @@
 """Adding an adapter so that either everything is in place or nothing has changed."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -19,6 +20,7 @@ from nemo_ds2_adapters.adapters.blocks import (
     adapter_names,
     adapter_parts,
     adapters_cfg,
+    recorded_modules,
     share_config,
 )
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable, split_name
@@ -47,7 +49,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
     modules = _target_modules(model, prefix)
     check_adapter_name(plain_name, adapter_names(model))
     entry = plain_config(cfg, plain_name)
-    with _undone_on_error(model, plain_name):
+    with undone_on_error(model, plain_name):
         _describe(model, prefix, plain_name, entry, global_cfg)
         for module in modules:
             try:
@@ -96,13 +98,10 @@ def detach(model: ModelPT, name: str) -> None:
     for _, block in adapter_blocks(model):
         if name in adapter_layer(block):
             del block.adapter_layer[name]
-    cfg = adapters_cfg(model)
-    if cfg is None:
-        return
-    with open_dict(cfg):
+    cfg, modules = adapters_cfg(model), recorded_modules(model)
+    with open_dict(cfg), open_dict(modules):
         cfg.pop(name, None)
-        if GLOBAL_CFG in cfg and "modules" in cfg[GLOBAL_CFG].get(META_CFG, {}):
-            cfg[GLOBAL_CFG][META_CFG]["modules"].pop(name, None)
+        modules.pop(name, None)
 
 
 def _target_modules(model: ModelPT, prefix: str) -> list[AdapterModuleMixin]:
@@ -126,7 +125,7 @@ def _target_modules(model: ModelPT, prefix: str) -> list[AdapterModuleMixin]:
 
 def _ensure_adapters_cfg(model: ModelPT) -> DictConfig:
     with open_dict(model.cfg):
-        if adapters_cfg(model) is None:
+        if "adapters" not in model.cfg:
             model.cfg.adapters = {}
         cfg = model.cfg.adapters
         for key in (GLOBAL_CFG, META_CFG, "modules"):
@@ -157,9 +156,10 @@ def _settle(model: ModelPT, name: str) -> None:
 
 
 @contextmanager
-def _undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
-    cfg = adapters_cfg(model)
-    global_cfg = None if cfg is None or GLOBAL_CFG not in cfg else OmegaConf.to_container(cfg[GLOBAL_CFG])
+def undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
+    """On any exception in the block, take the adapter `name` away again and leave no trace of it."""
+    had_cfg = "adapters" in model.cfg
+    global_cfg = copy.deepcopy(adapters_cfg(model).get(GLOBAL_CFG))
     layers = {id(block) for _, block in adapter_blocks(model) if hasattr(block, "adapter_layer")}
     try:
         yield
@@ -169,10 +169,11 @@ def _undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
             if id(block) not in layers and hasattr(block, "adapter_layer"):
                 del block.adapter_layer
         with open_dict(model.cfg):
-            if cfg is None:
+            if not had_cfg:
                 model.cfg.pop("adapters", None)
             elif global_cfg is None:
-                cfg.pop(GLOBAL_CFG, None)
+                model.cfg.adapters.pop(GLOBAL_CFG, None)
             else:
-                cfg[GLOBAL_CFG] = global_cfg
+                model.cfg.adapters[GLOBAL_CFG] = global_cfg
+        share_config(model)
         raise

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from nemo.core import ModelPT
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nemo_ds2_adapters.adapters.names import missing_adapter
@@ -13,23 +13,29 @@ GLOBAL_CFG = AdapterModuleMixin.adapter_global_cfg_key
 META_CFG = AdapterModuleMixin.adapter_metadata_cfg_key
 
 
-def adapter_blocks(model: ModelPT) -> Iterator[tuple[str, AdapterModuleMixin]]:
-    """Path and module of everything that can hold adapters, the model included, in the order of `modules()`.
+def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Path and module of everything in the model but its adapters, each once, in the order of `modules()`.
 
-    The adapters themselves are not searched, so the cost does not grow with their number.
+    The adapters are not searched, so the cost does not grow with their number.
     """
     yield from _walk(model, "", set())
 
 
-def _walk(module: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[str, AdapterModuleMixin]]:
+def _walk(module: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
     if id(module) in seen:
         return
     seen.add(id(module))
-    if isinstance(module, AdapterModuleMixin):
-        yield path, module
+    yield path, module
     for name, child in module.named_children():
-        if name != "adapter_layer":
+        if not (name == "adapter_layer" and isinstance(module, AdapterModuleMixin)):
             yield from _walk(child, f"{path}.{name}" if path else name, seen)
+
+
+def adapter_blocks(model: nn.Module) -> Iterator[tuple[str, AdapterModuleMixin]]:
+    """Path and module of everything that can hold adapters, the model included."""
+    for path, module in base_modules(model):
+        if isinstance(module, AdapterModuleMixin):
+            yield path, module
 
 
 def adapter_layer(block: AdapterModuleMixin) -> nn.ModuleDict | dict[str, nn.Module]:
@@ -42,9 +48,9 @@ def adapter_parts(model: ModelPT, name: str) -> list[tuple[str, nn.Module]]:
     return [(path, adapter_layer(b)[name]) for path, b in adapter_blocks(model) if name in adapter_layer(b)]
 
 
-def adapters_cfg(model: ModelPT) -> DictConfig | None:
-    """The config that describes the model's adapters, None if there never was one."""
-    return model.cfg.get("adapters")
+def adapters_cfg(model: ModelPT) -> DictConfig:
+    """The config that describes the model's adapters; an empty one, not the model's, if there never was any."""
+    return model.cfg.get("adapters", OmegaConf.create({}))
 
 
 def share_config(model: ModelPT) -> None:
@@ -56,16 +62,19 @@ def share_config(model: ModelPT) -> None:
 
 
 def adapter_names(model: ModelPT) -> list[str]:
-    """Names of all attached adapters, in the order in which they were attached."""
-    cfg = adapters_cfg(model)
-    return [] if cfg is None else [str(key) for key in cfg if key != GLOBAL_CFG]
+    """Names of all attached adapters, in the order of their application."""
+    return [str(key) for key in adapters_cfg(model) if key != GLOBAL_CFG]
+
+
+def recorded_modules(model: ModelPT) -> DictConfig:
+    """The record of the module prefix that each adapter was added with; '' is the default module."""
+    meta = adapters_cfg(model).get(GLOBAL_CFG, {}).get(META_CFG, {})
+    return meta.get("modules", OmegaConf.create({}))
 
 
 def module_prefix(model: ModelPT, name: str) -> str:
-    """The part of an adapter's full name before the colon: '' (the default module), `decoder`, ..."""
-    cfg = adapters_cfg(model)
-    modules = {} if cfg is None else cfg.get(GLOBAL_CFG, {}).get(META_CFG, {}).get("modules", {})
-    return modules.get(name, "")
+    """The part of an adapter's full name before the colon: '', `decoder`, ..."""
+    return recorded_modules(model).get(name, "")
 
 
 def full_name(model: ModelPT, name: str) -> str:
@@ -81,8 +90,7 @@ def existing_name(model: ModelPT, name: str) -> str:
         AdapterNameError: the model has no such adapter, or not in that module.
     """
     prefix, _, plain = str(name).rpartition(":")
-    cfg = adapters_cfg(model)
-    if cfg is None or plain not in cfg or plain == GLOBAL_CFG:
+    if plain not in adapters_cfg(model) or plain == GLOBAL_CFG:
         raise missing_adapter(name, adapter_names(model))
     if prefix and prefix != module_prefix(model, plain):
         raise missing_adapter(name, [full_name(model, plain)])

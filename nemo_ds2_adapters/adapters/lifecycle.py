@@ -11,8 +11,6 @@ from torch import Tensor
 
 from nemo_ds2_adapters.adapters.attach import add_adapter, detach
 from nemo_ds2_adapters.adapters.blocks import (
-    GLOBAL_CFG,
-    META_CFG,
     adapter_blocks,
     adapter_layer,
     adapter_names,
@@ -20,6 +18,7 @@ from nemo_ds2_adapters.adapters.blocks import (
     adapters_cfg,
     existing_name,
     module_prefix,
+    recorded_modules,
     share_config,
 )
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable, split_name
@@ -59,10 +58,8 @@ def rename_adapter(model: ModelPT, old: str, new: str) -> None:
                 layer[new if key == old else key] = layer.pop(key)
             if block.adapter_name == old:
                 block.adapter_name = new
-    cfg = adapters_cfg(model)
-    modules = cfg[GLOBAL_CFG][META_CFG]["modules"]
-    with open_dict(cfg):
-        for section in (modules, cfg):
+    for section in (adapters_cfg(model), recorded_modules(model)):
+        with open_dict(section):
             keys = list(section)
             for key in keys[keys.index(old) :] if old in section else []:
                 section[new if key == old else key] = section.pop(key)
@@ -101,16 +98,14 @@ def average_adapters(
     target = _target_name(model, first, target)
     for other in names[1:]:
         _check_same_architecture(model, first, other)
-    states = [[part.state_dict() for _, part in adapter_parts(model, name)] for name in names]
+    sources = [[part for _, part in adapter_parts(model, name)] for name in names]
     prefix = module_prefix(model, first)
-    entry = {**_entry(model, first), "enabled": False}
     with torch.random.fork_rng(devices=[]):  # its random initial weights are overwritten
-        add_adapter(model, f"{prefix}:{target}" if prefix else target, entry)
-    for i, (_, part) in enumerate(adapter_parts(model, target)):
-        part.load_state_dict(
-            {key: _mean([state[i][key] for state in states], shares) for key in states[0][i]}, strict=True
-        )
-        for parameter, original in zip(part.parameters(), adapter_parts(model, first)[i][1].parameters()):
+        add_adapter(model, f"{prefix}:{target}" if prefix else target, {**_entry(model, first), "enabled": False})
+    for (_, part), *originals in zip(adapter_parts(model, target), *sources):
+        states = [original.state_dict() for original in originals]
+        part.load_state_dict({key: _mean([state[key] for state in states], shares) for key in states[0]})
+        for parameter, original in zip(part.parameters(), originals[0].parameters()):
             parameter.requires_grad_(original.requires_grad)
 
 
@@ -125,7 +120,7 @@ def _target_name(model: ModelPT, source: str, target: str) -> str:
 
 
 def _entry(model: ModelPT, name: str) -> dict[str, Any]:
-    return OmegaConf.to_container(adapters_cfg(model)[name], resolve=True)
+    return OmegaConf.to_container(adapters_cfg(model)[name], resolve=True)  # type: ignore[return-value]
 
 
 def _check_same_architecture(model: ModelPT, first: str, other: str) -> None:

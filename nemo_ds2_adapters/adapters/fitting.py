@@ -1,0 +1,128 @@
+"""Whether a stored adapter fits a model, and putting it there. Nothing of a file is believed before it is checked."""
+
+import sys
+from typing import Any
+
+import torch
+from nemo.core import ModelPT
+from nemo.core.classes.common import safe_instantiate
+from nemo.core.classes.mixins.adapter_mixin_strategies import AbstractAdapterStrategy
+from omegaconf import OmegaConf
+from torch import nn
+
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.blocks import adapter_parts
+from nemo_ds2_adapters.adapters.contents import State, StoredAdapter, check_finite
+from nemo_ds2_adapters.errors import AdapterFileError
+
+STRATEGY = "adapter_strategy"
+PLACEMENT = "layers"  # read by the encoder, not by the adapter's class
+HYDRA_KEYS = ("_args_", "_convert_", "_partial_", "_recursive_")
+MAX_BUFFER_NUMBERS = 2**24  # that a class makes up by itself, such as a table of positions
+
+
+def check_config(adapter: StoredAdapter) -> None:
+    """Check a config that comes from a file.
+
+    Raises:
+        AdapterFileError: it names classes that are no adapters or not loaded, or sizes that the weights do not have.
+    """
+    _check_classes(adapter)
+    _check_sizes(adapter)
+
+
+def attach_stored(model: ModelPT, adapter: StoredAdapter, name: str) -> None:
+    """Add an adapter of a file to the model under a legal name. The caller undoes it if this raises.
+
+    Raises:
+        AdapterFileError: the adapter does not fit; says what.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):  # its random initial weights are overwritten
+            add_adapter(model, f"{adapter.prefix}:{name}" if adapter.prefix else name, adapter.config)
+    except ValueError as error:
+        raise AdapterFileError(f"adapter {adapter.name!r} does not fit the model: {error}") from error
+    states = _states_by_path(adapter, [path for path, _ in adapter_parts(model, name)])
+    for (path, part), state in zip(adapter_parts(model, name), states):
+        _load(part, state, f"{path}.{adapter.name}")
+    check_finite(name, [part.state_dict() for _, part in adapter_parts(model, name)])  # in the model's precision
+
+
+def _check_classes(adapter: StoredAdapter) -> None:
+    """Only classes that the program has loaded already, and only where adapters name classes."""
+    allowed = ((adapter.config, nn.Module), (adapter.config.get(STRATEGY), AbstractAdapterStrategy))
+    for section, kind in allowed:
+        if isinstance(section, dict):
+            _check_class(adapter.name, section.get("_target_"), kind)
+    values = [v for section, _ in allowed if isinstance(section, dict) for k, v in section.items() if k != STRATEGY]
+    nested = [key for value in values for key in _keys(value)]
+    top = [key for section, _ in allowed if isinstance(section, dict) for key in section]
+    if "_target_" in nested or set(HYDRA_KEYS) & {*nested, *top}:
+        raise AdapterFileError(f"the config of adapter {adapter.name!r} names classes where none belong")
+    if any("${" in text for text in _texts(adapter.config)):
+        raise AdapterFileError(f"the config of adapter {adapter.name!r} has interpolations, a file must not")
+
+
+def _check_class(name: str, path: Any, kind: type) -> None:
+    module_name, _, class_name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    found = getattr(sys.modules.get(module_name), class_name, None)
+    if found is None:
+        raise AdapterFileError(
+            f"adapter {name!r} is a {path}, which this program has not loaded: import its package if you trust it"
+        )
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise AdapterFileError(f"the config of adapter {name!r} names {path}, which is not a {kind.__name__}")
+
+
+def _check_sizes(adapter: StoredAdapter) -> None:
+    """Build the adapter without memory and compare: a config must not make us allocate what the file lacks."""
+    config = {key: value for key, value in adapter.config.items() if key not in ("enabled", PLACEMENT)}
+    try:
+        with torch.device("meta"):
+            part = safe_instantiate(OmegaConf.create(config))
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise AdapterFileError(f"adapter {adapter.name!r} cannot be built from its config: {cause}") from error
+    shapes = {key: value.shape for key, value in part.state_dict().items()}
+    own = sum(b.numel() for module in part.modules() for b in module.buffers(recurse=False))
+    if own > MAX_BUFFER_NUMBERS:
+        raise AdapterFileError(f"adapter {adapter.name!r} would take {own} numbers that are not in the file")
+    stored = [{key: value.shape for key, value in state.items()} for state in adapter.states]
+    if shapes not in stored or any(state.keys() != shapes.keys() for state in stored):
+        raise AdapterFileError(f"the config of adapter {adapter.name!r} and its weights do not belong together")
+
+
+def _states_by_path(adapter: StoredAdapter, paths: list[str]) -> list[State]:
+    if len(paths) != len(adapter.states):
+        raise AdapterFileError(
+            f"adapter {adapter.name!r} has {len(adapter.states)} parts, in the model there is room for {len(paths)}"
+        )
+    if adapter.paths is None:
+        return adapter.states
+    if sorted(adapter.paths) != sorted(paths):
+        raise AdapterFileError(f"adapter {adapter.name!r} sits in {adapter.paths}, the model has {paths} for it")
+    return [adapter.states[adapter.paths.index(path)] for path in paths]
+
+
+def _load(part: nn.Module, state: State, where: str) -> None:
+    for key, value in part.state_dict().items():
+        if state[key].shape != value.shape or state[key].is_floating_point() != value.is_floating_point():
+            raise AdapterFileError(
+                f"{where}.{key} is {state[key].dtype} {list(state[key].shape)} in the file, "
+                f"{value.dtype} {list(value.shape)} in the model"
+            )
+    part.load_state_dict(state)
+
+
+def _keys(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [key for item in value for key in _keys(item)]
+    return [k for key, item in value.items() for k in [key, *_keys(item)]] if isinstance(value, dict) else []
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in [key, *_texts(item)]]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []

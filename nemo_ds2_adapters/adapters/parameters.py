@@ -1,0 +1,51 @@
+"""The base's parameters and the adapters': freezing and counting."""
+
+from collections.abc import Iterable
+
+from nemo.core import ModelPT
+from torch import nn
+
+from nemo_ds2_adapters.adapters.blocks import base_modules
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def freeze_base(model: ModelPT) -> None:
+    """Make the base constant: no gradients, and eval mode, so that no dropout acts and no statistics change.
+
+    Adapters stay as they are. A later `model.train()` brings dropout back, and the batch statistics of other norms
+    than this package's; adapter training therefore keeps the frozen part in eval mode.
+    """
+    for path, module in base_modules(model):
+        module.training = module.training and path == ""  # the model itself remembers its mode
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+
+
+def unfreeze_base(model: ModelPT) -> None:
+    """Make the base trainable: gradients, the model's own train/eval mode, and running statistics that follow.
+
+    The last undoes NeMo's `unfreeze_enabled_adapters`, which switches batch norms' statistics off for good.
+    """
+    for _, module in base_modules(model):
+        module.training = model.training
+        if isinstance(module, BATCH_NORMS):
+            module.track_running_stats = module.running_mean is not None
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(True)
+
+
+def count_parameters(model: ModelPT, trainable_only: bool = False) -> dict[str, int]:
+    """Number of parameters: `total`, and of these `base` and `adapter` (all adapters together).
+
+    Args:
+        model: any NeMo model.
+        trainable_only: count only those that require gradients.
+    """
+    total = _count(model.parameters(), trainable_only)
+    base = _count((p for _, m in base_modules(model) for p in m.parameters(recurse=False)), trainable_only)
+    return {"total": total, "base": base, "adapter": total - base}
+
+
+def _count(parameters: Iterable[nn.Parameter], trainable_only: bool) -> int:
+    return sum(p.numel() for p in set(parameters) if p.requires_grad or not trainable_only)

@@ -1,0 +1,156 @@
+"""A store's files in a local directory: durable, atomic, locked between processes, readable by their owner only."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nemo_ds2_adapters.adapters.atomic import write_atomically
+from nemo_ds2_adapters.adapters.store.folder import FORMAT_FILE, SHARD_LENGTH, USERS
+from nemo_ds2_adapters.errors import StoreBusyError
+
+OWNER_ONLY = 0o600  # permissions of files
+OWNER_ONLY_FOLDER = 0o700
+
+
+class LocalFolder:
+    """`users/<first digits of hash>/<hash>/` for each user, `locks/<first digits>.lock` for each shard of users.
+
+    A file appears under its name only when its content is on the disk. A process that dies leaves at most a file
+    that ends with `.tmp`, and the kernel frees its lock.
+    """
+
+    def __init__(self, root: Path, lock_timeout: float) -> None:
+        """Args: the store's directory, and how many seconds to wait for another process."""
+        self.root = root
+        self.lock_timeout = lock_timeout
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def format_text(self) -> str | None:
+        """Content of the file that marks a directory as a store, None if there is none."""
+        try:
+            return (self.root / FORMAT_FILE).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def is_empty(self) -> bool:
+        """Whether there is no such directory, or nothing in it."""
+        return not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
+
+    def create(self, format_text: str) -> None:
+        """Make an empty store."""
+        self.root.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        for name in (USERS, "locks"):
+            (self.root / name).mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+        write_atomically(self.root / FORMAT_FILE, format_text.encode(), OWNER_ONLY)
+
+    def shards(self) -> list[str]:
+        """The first digits of the users' hashes that occur."""
+        return sorted(os.listdir(self.root / USERS))
+
+    def shard(self, shard: str) -> Iterator[tuple[str, list[str]]]:
+        """The users of one shard with the names of their files."""
+        for user in sorted(os.listdir(self.root / USERS / shard)):
+            yield user, self.names(user)
+
+    def names(self, user: str) -> list[str]:
+        """Names of what belongs to a user; none if there is no such user."""
+        try:
+            return os.listdir(self._of(user))
+        except FileNotFoundError:
+            return []
+
+    def read(self, user: str, name: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            FileNotFoundError: there is none, perhaps not any more.
+        """
+        return (self._of(user) / name).read_bytes()
+
+    def read_many(self, files: list[tuple[str, str]]) -> Iterator[bytes | None]:
+        """The contents of several users' files, None for one that does not exist."""
+        for user, name in files:
+            try:
+                yield self.read(user, name)
+            except FileNotFoundError:
+                yield None
+
+    def write(self, user: str, name: str, data: bytes) -> None:
+        """Write a file. It is there whole, even after a power failure, or not at all."""
+        folder = self._of(user)
+        for new in [p for p in (folder.parent, folder) if not p.exists()]:
+            new.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+            _sync(new.parent)
+        write_atomically(folder / name, data, OWNER_ONLY)
+
+    def remove(self, user: str, names: list[str]) -> None:
+        """Remove files, in this order; what is not there is skipped."""
+        for name in names:
+            (self._of(user) / name).unlink(missing_ok=True)
+        if names:
+            _sync(self._of(user))
+
+    def remove_user(self, user: str) -> None:
+        """Remove a user's folder with all that is in it."""
+        folder = self._of(user)
+        if folder.exists():
+            shutil.rmtree(folder)
+            _sync(folder.parent)
+
+    def leftovers(self, names: list[str]) -> list[str]:
+        """Which of a user's files a process left that died while writing; to be asked while holding the lock."""
+        return [name for name in names if name.endswith(".tmp")]
+
+    def own_folder(self, user: str) -> Path:
+        """The user's folder, made if it is not there."""
+        folder = self._of(user)
+        folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        return folder
+
+    def restrict(self, user: str) -> list[str]:
+        """Take from group and others what rights they have on a user's files; names of those that were changed."""
+        folder = self._of(user)
+        open_to_others = [path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+        for path in open_to_others:
+            path.chmod(path.stat().st_mode & 0o700)
+        return [str(path.relative_to(self.root)) for path in open_to_others]
+
+    @contextmanager
+    def lock(self, user: str) -> Iterator[None]:
+        """Keep other threads and processes from changing this user's shard.
+
+        Raises:
+            StoreBusyError: another one holds the lock for too long.
+        """
+        path = self.root / "locks" / f"{user[:SHARD_LENGTH]}.lock"
+        # Without flock there would be lock files that a killed process leaves locked: better none at all.
+        lock = FileLock(path, self.lock_timeout, mode=OWNER_ONLY, poll_interval=0.005, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StoreBusyError(
+                f"{self.root}: another process has held {path.name} for {self.lock_timeout:g} s; try again, "
+                f"or give a longer lock_timeout"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _of(self, user: str) -> Path:
+        return self.root / USERS / user[:SHARD_LENGTH] / user
+
+
+def _sync(folder: Path) -> None:
+    """Bring a directory's entries to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,224 @@
+"""A reader of the pickles that `torch.save` writes which cannot execute anything.
+
+A pickle is a program. This interprets the instructions that plain values, tensors and OmegaConf containers need,
+and keeps every class it meets as a name, never importing or calling it. What else a pickle may hold is refused.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_ds2_adapters.errors import AdapterFileError
+
+REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
+REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
+DICTS = ("collections.OrderedDict", "collections.defaultdict")
+CONTAINERS = (
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.nodes.BooleanNode",
+    "omegaconf.nodes.FloatNode",
+    "omegaconf.nodes.IntegerNode",
+    "omegaconf.nodes.StringNode",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+)
+STORAGES = {
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.IntStorage": torch.int32,
+    "torch.LongStorage": torch.int64,
+}
+# Types that a config's metadata refers to: built-in ones, and the dataclasses that adapters are configured by.
+TYPE_PREFIXES = ("nemo.", "nemo_ds2_adapters.")
+TYPES = (
+    *(f"__builtin__.{name}" for name in ("bool", "dict", "float", "list", "long", "int", "unicode")),
+    *(f"typing.{name}" for name in ("Any", "Dict", "List", "Optional", "Union")),
+)
+MAX_DIMENSIONS = 8
+
+_MARK = object()
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """A class or function that the pickle names."""
+
+    path: str
+
+
+@dataclass
+class Container:
+    """An object of one of `CONTAINERS`: its class, and what would be its attributes."""
+
+    path: str
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The numbers behind one or more tensors."""
+
+    numbers: Tensor
+
+
+def unpickle(program: bytes, load_storage: Callable[[str, int], bytearray]) -> Any:
+    """What the pickle of a `torch.save` file holds: plain values, tensors, `Container`s and `ClassName`s.
+
+    Args:
+        program: the pickle.
+        load_storage: key and size in bytes -> the bytes of a storage.
+
+    Raises:
+        AdapterFileError: the pickle is damaged, or holds what adapter files do not.
+    """
+    machine = _Machine(load_storage)
+    try:
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name == "STOP":
+                break
+            machine.step(opcode.name, argument)
+        (result,) = machine.stack
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise AdapterFileError(f"its structure is damaged ({error})") from error
+    return result
+
+
+class _Machine:
+    """The stack machine that a pickle is a program for."""
+
+    def __init__(self, load_storage: Callable[[str, int], bytearray]) -> None:
+        self.stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._load_storage = load_storage
+        self._storages: dict[str, Storage] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        """Carry out one instruction."""
+        stack = self.stack
+        match opcode:
+            case "PROTO":
+                pass
+            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                stack.append(argument)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[opcode]())
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "MARK":
+                stack.append(_MARK)
+            case "TUPLE":
+                stack.append(tuple(self._above_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(opcode[-1])
+                stack[-count:] = [tuple(stack[-count:])]
+            case "APPEND" | "APPENDS":
+                items = [stack.pop()] if opcode == "APPEND" else self._above_mark()
+                _expect(stack[-1], list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = [stack.pop(-2), stack.pop()] if opcode == "SETITEM" else self._above_mark()
+                _expect(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+            case "GLOBAL":
+                stack.append(_class_name(argument))
+            case "BINPERSID":
+                stack.append(self._storage(stack.pop()))
+            case "NEWOBJ":
+                stack.pop()  # no container takes arguments
+                stack.append(_container(stack.pop()))
+            case "REDUCE":
+                arguments = _expect(stack.pop(), tuple)
+                stack.append(_call(_expect(stack.pop(), ClassName).path, arguments))
+            case "BUILD":
+                state = stack.pop()
+                if isinstance(stack[-1], Container):
+                    stack[-1].state = _expect(state, dict)
+                elif not isinstance(stack[-1], dict):  # whose attributes, a state dict's versions, nobody needs
+                    raise AdapterFileError("sets attributes of something that has none")
+            case _:
+                raise AdapterFileError(f"uses the pickle instruction {opcode}, which torch.save does not")
+
+    def _above_mark(self) -> list[Any]:
+        start = len(self.stack) - 1
+        while self.stack[start] is not _MARK:
+            start -= 1
+            if start < 0:
+                raise AdapterFileError("its structure is damaged (no mark)")
+        items = self.stack[start + 1 :]
+        del self.stack[start:]
+        return items
+
+    def _storage(self, identity: Any) -> Storage:
+        kind, storage_class, key, _, count = _expect(identity, tuple)
+        dtype = STORAGES.get(_expect(storage_class, ClassName).path)
+        if kind != "storage" or dtype is None or not _is_count(count) or not isinstance(key, str):
+            raise AdapterFileError(f"declares weights of an unknown kind, {storage_class.path}")
+        if key not in self._storages:
+            content = self._load_storage(key, count * dtype.itemsize)
+            numbers = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            self._storages[key] = Storage(numbers)
+        storage = self._storages[key]
+        if storage.numbers.dtype != dtype or storage.numbers.numel() != count:
+            raise AdapterFileError(f"declares weights {key!r} twice, differently")
+        return storage
+
+
+def _class_name(argument: str) -> ClassName:
+    path = argument.replace(" ", ".", 1)
+    known = path in (REBUILD_TENSOR, REBUILD_PARAMETER, *DICTS, *CONTAINERS, *STORAGES, *TYPES)
+    if not known and not (path.startswith(TYPE_PREFIXES) and path.endswith("Config")):
+        raise AdapterFileError(f"names {path}, which no adapter file needs; nothing was executed")
+    return ClassName(path)
+
+
+def _container(class_name: Any) -> Container:
+    path = _expect(class_name, ClassName).path
+    if path not in CONTAINERS:
+        raise AdapterFileError(f"holds an object of {path}, which no adapter file needs; nothing was executed")
+    return Container(path, {})
+
+
+def _call(path: str, arguments: tuple[Any, ...]) -> Any:
+    if path in DICTS:
+        return {}  # an OrderedDict is empty at first, a defaultdict's factory is of no use here
+    if path == REBUILD_PARAMETER:
+        return _expect(arguments[0], Tensor)
+    if path == REBUILD_TENSOR:
+        return _tensor(*arguments[:4])
+    raise AdapterFileError(f"calls {path}, which no adapter file needs; nothing was executed")
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
+    numbers = _expect(storage, Storage).numbers
+    dimensions = len(_expect(size, tuple))
+    if dimensions > MAX_DIMENSIONS or len(_expect(stride, tuple)) != dimensions:
+        raise AdapterFileError(f"holds a tensor of {dimensions} dimensions and {len(stride)} strides")
+    if not all(map(_is_count, (offset, *size, *stride))):
+        raise AdapterFileError("holds a tensor with sizes that are not numbers")
+    elements = 1
+    for n in size:
+        elements *= n
+    end = offset + sum((n - 1) * step for n, step in zip(size, stride)) + 1 if elements else offset
+    if elements > numbers.numel() or end > numbers.numel():
+        raise AdapterFileError(f"declares a tensor of {list(size)} with {numbers.numel()} numbers behind it")
+    return torch.as_strided(numbers, size, stride, offset)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise AdapterFileError(f"its structure is damaged ({kind.__name__} expected)")
+    return value
