@@ -9,12 +9,10 @@ STAMP := $(VENV)/complete
 # not below the checkout because the path of a socket, which data loaders make in it, may have 108 characters at most.
 OWN_TMP = tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
 	export TMPDIR="$$tmp"
-# Likewise the caches and settings that libraries keep in the home folder.
-CACHE := $(VENV)/cache
-OWN_CACHE = export XDG_CACHE_HOME="$(CACHE)" XDG_CONFIG_HOME="$(CACHE)/config" MPLCONFIGDIR="$(CACHE)/matplotlib" \
-	HF_HOME="$(CACHE)/huggingface" TORCH_HOME="$(CACHE)/torch" NEMO_CACHE_DIR="$(CACHE)/nemo" \
-	NUMBA_CACHE_DIR="$(CACHE)/numba" WANDB_DIR="$(CACHE)/wandb"
-RUN = $(OWN_TMP) && $(OWN_CACHE) &&
+# Libraries keep caches and settings in the home folder, or where these variables say: all that goes below .venv too.
+OWN_HOME = unset HF_HOME MPLCONFIGDIR NUMBA_CACHE_DIR TORCH_HOME XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME && \
+	mkdir -p "$(VENV)/home" && export HOME="$(VENV)/home"
+RUN = $(OWN_TMP) && $(OWN_HOME) &&
 
 PIP_INSTALL := "$(PYTHON)" -m pip install --quiet --no-input --disable-pip-version-check --progress-bar off \
 	--no-compile --upgrade --constraint constraints.txt

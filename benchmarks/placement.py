@@ -65,9 +65,10 @@ def adapt(cfg: DictConfig, base: Path, speaker: str, manifest: Path, work_dir: P
     cfg = cfg.copy()
     cfg.model.nemo_model, cfg.model.adapter.adapter_name = str(base), f"user_{speaker}"
     cfg.model.train_ds.manifest_filepath = str(manifest)
-    cfg.exp_manager.update({"exp_dir": str(work_dir), "name": speaker, "version": "run", "create_tensorboard_logger": False})
+    place = {"exp_dir": str(work_dir), "name": speaker, "version": "run"}
+    cfg.exp_manager.update({**place, "create_tensorboard_logger": False})
     TRAIN(cfg)
-    return work_dir / speaker / "run" / "checkpoints" / f"{cfg.name}.nemo"
+    return work_dir / speaker / "run" / "checkpoints" / f"{speaker}.nemo"
 
 
 def main() -> None:

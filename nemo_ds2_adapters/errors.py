@@ -19,3 +19,11 @@ class AdapterFileError(Exception):
 
 class BaseMismatchError(AdapterFileError):
     """The adapter was made for another base model; the message shows both fingerprints and what differs."""
+
+
+class UnknownUserError(InputError):
+    """A store has no adapter of this user, or not this version of it."""
+
+
+class StoreBusyError(Exception):
+    """Another process has held the lock of a store's directory for too long. Nothing was changed."""

@@ -23,6 +23,7 @@ VOCABULARY = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]
 SENTENCES = ("ab", "yes", "no a", "one two")  # of the recordings, which are noise
 
 torch.set_num_threads(1)  # fastest for tiny models, and threads that wait for each other stall on a busy machine
+torch.backends.cudnn.allow_tf32 = False  # 10 bits of mantissa would need other tolerances on a GPU
 settings.register_profile("reproducible", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("reproducible")
 
@@ -130,6 +131,18 @@ def model(make_model: ModelMaker) -> EncDecCTCModel:
     return make_model()
 
 
+@pytest.fixture
+def disturb() -> Callable[[nn.Module, str], None]:
+    """Gives the weights of the named adapter values at random: a new adapter changes nothing."""
+
+    def change(module: nn.Module, name: str) -> None:
+        for path, parameter in module.named_parameters():
+            if f"adapter_layer.{name}." in path:
+                nn.init.normal_(parameter, std=0.3)
+
+    return change
+
+
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """NeMo manifest of four recordings of 0.4 to 1 s, WAV and FLAC."""
@@ -146,9 +159,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def batch() -> dict[str, Tensor]:
-    """Three sound signals of 0.2 to 0.4 s, as a model's forward takes them."""
+    """Three sound signals of 0.2 to 0.4 s, as a model's forward takes them (in training it dithers them in place)."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([3200, 6400, 4500])  # samples
     signal = 0.1 * torch.randn(3, int(lengths.max()), generator=generator)

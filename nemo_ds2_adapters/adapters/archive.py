@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from nemo_ds2_adapters.errors import AdapterFileError
 
@@ -75,24 +76,34 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[TorchArchive]:
     """
     try:
         with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise AdapterFileError(f"{path}: is not a regular file")
-            if not status.st_size:
-                raise AdapterFileError(f"{path}: is empty")
-            if file.read(1) == OLD_FORMAT:
-                raise AdapterFileError(
-                    f"{path}: is a bare pickle, which is not opened; if you trust it, load it with torch and save it "
-                    "again with torch.save of version 1.6 or later"
-                )
-            try:
-                with zipfile.ZipFile(file) as zip_file:
-                    yield TorchArchive(zip_file, status.st_size)
-            except AdapterFileError as error:
-                raise type(error)(f"{path}: {error}") from error
-            except _DAMAGE as error:
-                raise AdapterFileError(
-                    f"{path}: is not a file that torch.save wrote, or is damaged ({error})"
-                ) from error
+            with archive_in(file, str(path)) as archive:
+                yield archive
     except OSError as error:
         raise AdapterFileError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@contextmanager
+def archive_in(file: BinaryIO, label: str) -> Iterator[TorchArchive]:
+    """Read an opened file, or bytes in memory, that `torch.save` wrote.
+
+    Raises:
+        AdapterFileError: from the block too: it is not such a file, or is damaged; begins with `label`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not size:
+        raise AdapterFileError(f"{label}: is empty")
+    if file.read(1) == OLD_FORMAT:
+        raise AdapterFileError(
+            f"{label}: is a bare pickle, which is not opened; if you trust it, load it with torch and save it "
+            "again with torch.save of version 1.6 or later"
+        )
+    try:
+        with zipfile.ZipFile(file) as zip_file:
+            yield TorchArchive(zip_file, size)
+    except AdapterFileError as error:
+        raise type(error)(f"{label}: {error}") from error
+    except _DAMAGE as error:
+        raise AdapterFileError(f"{label}: is not a file that torch.save wrote, or is damaged ({error})") from error

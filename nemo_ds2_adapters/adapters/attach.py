@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from nemo.core import ModelPT
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
+from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +21,7 @@ from nemo_ds2_adapters.adapters.blocks import (
     adapter_names,
     adapter_parts,
     adapters_cfg,
+    base_modules,
     recorded_modules,
     share_config,
 )
@@ -49,6 +51,8 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
     modules = _target_modules(model, prefix)
     check_adapter_name(plain_name, adapter_names(model))
     entry = plain_config(cfg, plain_name)
+    for module in modules:
+        _check_type(module, plain_name, entry["_target_"])
     with undone_on_error(model, plain_name):
         _describe(model, prefix, plain_name, entry, global_cfg)
         for module in modules:
@@ -68,7 +72,8 @@ def plain_config(cfg: Any, name: str) -> dict[str, Any]:
     """
     try:
         # Not OmegaConf.structured: it refuses the None that stands for an input size to be inferred.
-        node = OmegaConf.create(asdict(cfg) if is_dataclass(cfg) and not isinstance(cfg, type) else cfg)
+        source = asdict(cfg) if is_dataclass(cfg) and not isinstance(cfg, type) else cfg
+        node = source if isinstance(source, DictConfig) else OmegaConf.create(source)
         entry = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else None
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(f"the config of adapter {name!r} cannot be read: {error}") from error
@@ -98,6 +103,8 @@ def detach(model: ModelPT, name: str) -> None:
     for _, block in adapter_blocks(model):
         if name in adapter_layer(block):
             del block.adapter_layer[name]
+            if not block.adapter_layer:
+                del block.adapter_layer
     cfg, modules = adapters_cfg(model), recorded_modules(model)
     with open_dict(cfg), open_dict(modules):
         cfg.pop(name, None)
@@ -121,6 +128,18 @@ def _target_modules(model: ModelPT, prefix: str) -> list[AdapterModuleMixin]:
             )
         modules.append(module)
     return modules
+
+
+def _check_type(module: AdapterModuleMixin, name: str, target: str) -> None:
+    """Conformer's encoder names the types it takes, but only its layers look, and they name none."""
+    try:
+        adapter_class = import_class_by_path(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"adapter {name!r}: there is no class {target!r} ({error})") from error
+    types = tuple(module.get_accepted_adapter_types())
+    if types and not (isinstance(adapter_class, type) and issubclass(adapter_class, types)):
+        accepted = ", ".join(sorted(accepted.__name__ for accepted in types))
+        raise InputError(f"adapter {name!r}: {type(module).__name__} does not take {target!r}, it takes {accepted}")
 
 
 def _ensure_adapters_cfg(model: ModelPT) -> DictConfig:
@@ -160,14 +179,14 @@ def undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
     """On any exception in the block, take the adapter `name` away again and leave no trace of it."""
     had_cfg = "adapters" in model.cfg
     global_cfg = copy.deepcopy(adapters_cfg(model).get(GLOBAL_CFG))
-    layers = {id(block) for _, block in adapter_blocks(model) if hasattr(block, "adapter_layer")}
+    children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
     try:
         yield
     except BaseException:
         detach(model, name)
-        for _, block in adapter_blocks(model):
-            if id(block) not in layers and hasattr(block, "adapter_layer"):
-                del block.adapter_layer
+        for module, names in children:
+            for added in set(dict(module.named_children())) - names:
+                delattr(module, added)
         with open_dict(model.cfg):
             if not had_cfg:
                 model.cfg.pop("adapters", None)

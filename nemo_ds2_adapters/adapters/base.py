@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from nemo_ds2_adapters.adapters.blocks import base_modules
+from nemo_ds2_adapters.adapters.parameters import count_parameters
 
 NO_EFFECT = ("dither", "pad_to")  # preprocessor settings that do not change what the model computes
 COUNTERS = ("num_batches_tracked",)  # neither do these buffers
@@ -52,8 +53,8 @@ def describe_base(model: ModelPT) -> dict[str, Any]:
             settings = _plain(model.cfg[name])
             settings.pop("vocabulary", None)
             sections[name] = {**settings, "_target_": target}
-    parameters = sum(tensor.numel() for _, tensor in base_tensors(model))
-    return {**sections, "preprocessor": _preprocessor(model), "vocabulary": _vocabulary(model), "numbers": parameters}
+    parameters = count_parameters(model)["base"]
+    return {**sections, "preprocessor": _preprocessor(model), "vocabulary": _vocabulary(model), "parameters": parameters}
 
 
 def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +12,7 @@ import torch
 from nemo.core import ModelPT
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters.archive import open_archive
+from nemo_ds2_adapters.adapters.archive import TorchArchive, archive_in, open_archive
 from nemo_ds2_adapters.adapters.atomic import write_atomically
 from nemo_ds2_adapters.adapters.attach import undone_on_error
 from nemo_ds2_adapters.adapters.base import describe_base, difference, fingerprint
@@ -54,11 +54,24 @@ def save_adapter(
         InputError: the metadata are not plain values.
         AdapterFileError: a weight is not finite, or the file cannot be written; an existing file is untouched.
     """
+    _write(to_dict(describe_adapters(model, name, metadata)), path)
+
+
+def describe_adapters(
+    model: ModelPT, name: str | Sequence[str] | None, metadata: Mapping[str, Any] | None = None
+) -> FileContents:
+    """What `save_adapter` writes: attached adapters, their base, and metadata.
+
+    Raises:
+        AdapterNameError: an adapter does not exist, or there is none.
+        InputError: the metadata are not plain values.
+        AdapterFileError: a weight is not finite.
+    """
     contents = take_adapters(model, name)
     try:
         plain_metadata = plain_values(dict(metadata or {}))
     except AdapterFileError as error:
-        raise InputError(f"metadata cannot be written to {path}: {error}") from error
+        raise InputError(f"the metadata cannot be written: {error}") from error
     contents.info = {
         "fingerprint": fingerprint(model),
         "base": describe_base(model),
@@ -72,7 +85,7 @@ def save_adapter(
         "parameters": {adapter.name: adapter.parameters for adapter in contents.adapters.values()},
         "metadata": plain_metadata,
     }
-    _write(to_dict(contents), path)
+    return contents
 
 
 def save_original_adapter(model: ModelPT, name: str, path: FilePath) -> None:
@@ -112,7 +125,18 @@ def load_adapter(
         BaseMismatchError: the adapter was made for another base.
         AdapterNameError: the file has no such adapter, or the model has one of that name.
     """
-    contents = read_adapter_file(path)
+    return attach_contents(model, read_adapter_file(path), path, name, as_name, strict_base)
+
+
+def attach_contents(
+    model: ModelPT,
+    contents: FileContents,
+    path: FilePath,
+    name: str | Sequence[str] | None = None,
+    as_name: str | None = None,
+    strict_base: bool = True,
+) -> list[str]:
+    """What `load_adapter` does with a file that has been read; `path` is for the messages."""
     chosen = _choose(contents, name, path)
     if as_name is not None and len(chosen) != 1:
         raise InputError(f"as_name={as_name!r} is for one adapter, {path} holds {len(chosen)}: choose one with name=")
@@ -167,8 +191,22 @@ def read_adapter_file(path: FilePath) -> FileContents:
         AdapterFileError: the file is damaged or hostile.
     """
     with open_archive(path) as archive:
-        content = plain_values(unpickle(archive.structure(), archive.storage))
-        return from_original(content) if is_original(content) else from_dict(content)
+        return _contents(archive)
+
+
+def read_adapter_bytes(data: bytes, label: str) -> FileContents:
+    """Read and check what a file holds, in any of the three formats.
+
+    Raises:
+        AdapterFileError: the bytes are damaged or hostile; begins with `label`.
+    """
+    with archive_in(io.BytesIO(data), label) as archive:
+        return _contents(archive)
+
+
+def _contents(archive: TorchArchive) -> FileContents:
+    content = plain_values(unpickle(archive.structure(), archive.storage))
+    return from_original(content) if is_original(content) else from_dict(content)
 
 
 def take_adapters(model: ModelPT, name: str | Sequence[str] | None) -> FileContents:
@@ -195,19 +233,30 @@ def take_adapters(model: ModelPT, name: str | Sequence[str] | None) -> FileConte
     return FileContents(OURS, adapters)
 
 
-def _write(content: dict[str, Any], path: FilePath) -> None:
+def file_bytes(content: dict[str, Any]) -> bytes:
+    """The bytes of a file with this content."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def _write(content: dict[str, Any], path: FilePath) -> None:
+    write_atomically(path, file_bytes(content))
 
 
 def _choose(contents: FileContents, name: str | Sequence[str] | None, path: FilePath) -> list[StoredAdapter]:
     if name is None:
         return list(contents.adapters.values())
-    return [_one(contents.adapters.values(), each, path) for each in ([name] if isinstance(name, str) else name)]
+    return [find_adapter(contents, each, path) for each in ([name] if isinstance(name, str) else name)]
 
 
-def _one(adapters: Iterable[StoredAdapter], name: str, path: FilePath) -> StoredAdapter:
+def find_adapter(contents: FileContents, name: str, path: FilePath) -> StoredAdapter:
+    """One of a file's adapters, by its name with or without module prefix; `path` is for the message.
+
+    Raises:
+        AdapterNameError: there is none of that name.
+    """
+    adapters = contents.adapters.values()
     for adapter in adapters:
         if name in (adapter.name, adapter.full_name):
             return adapter

@@ -93,7 +93,7 @@ def average_adapters(
         InputError: no names, unsuitable weights, or architectures that differ.
     """
     names = [existing_name(model, name) for name in names]
-    shares = _shares(names, weights)
+    shares = normalised_weights(names, weights)
     first = names[0]
     target = _target_name(model, first, target)
     for other in names[1:]:
@@ -104,7 +104,7 @@ def average_adapters(
         add_adapter(model, f"{prefix}:{target}" if prefix else target, {**_entry(model, first), "enabled": False})
     for (_, part), *originals in zip(adapter_parts(model, target), *sources):
         states = [original.state_dict() for original in originals]
-        part.load_state_dict({key: _mean([state[key] for state in states], shares) for key in states[0]})
+        part.load_state_dict({key: weighted_mean([state[key] for state in states], shares) for key in states[0]})
         for parameter, original in zip(part.parameters(), originals[0].parameters()):
             parameter.requires_grad_(original.requires_grad)
 
@@ -133,7 +133,12 @@ def _check_same_architecture(model: ModelPT, first: str, other: str) -> None:
             )
 
 
-def _shares(names: Sequence[str], weights: Sequence[float] | None) -> list[float]:
+def normalised_weights(names: Sequence[str], weights: Sequence[float] | None) -> list[float]:
+    """Weights of a mean, with sum 1.
+
+    Raises:
+        InputError: no names, not one weight per name, or a weight that is negative or not finite.
+    """
     if not names:
         raise InputError("no adapters to average: name at least one")
     if weights is None:
@@ -145,7 +150,8 @@ def _shares(names: Sequence[str], weights: Sequence[float] | None) -> list[float
     return [w / sum(weights) for w in weights]
 
 
-def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+def weighted_mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The mean of tensors of one shape, computed in double precision; of a counter, the first one's value."""
     if not values[0].is_floating_point() or len(values) == 1:
         return values[0]  # a counter such as batch norm's has no mean
     return sum(v.double() * share for v, share in zip(values, shares)).to(values[0].dtype)  # type: ignore[union-attr]

@@ -1,6 +1,7 @@
 """A model from a file or a name, ready to take adapters."""
 
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
@@ -30,7 +31,7 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer:
         return ASRModel.from_pretrained(pretrained_model, override_config_path=cfg, trainer=trainer)
     try:
         cfg = ASRModel.restore_from(nemo_model, return_config=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TarError) as error:
         raise InputError(f"model.nemo_model={nemo_model}: not a .nemo archive ({error})") from error
     _use_adapter_encoder(cfg, str(nemo_model))
     return ASRModel.restore_from(nemo_model, override_config_path=cfg, trainer=trainer)

@@ -1,6 +1,6 @@
 """How the committed demo base model was made, `make demo-base ARGS="--an4 DIR"`.
 
-1. `train_deepspeech2.py` on AN4 alone,
+1. `train_deepspeech2.py` on AN4 alone, with strong and then with mild augmentation,
 2. the same script from there on AN4 plus synthetic voices, none of them a demo user's,
 3. the result without the paths of the machine it was trained on, and its scores beside it.
 """
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nemo.collections.asr.metrics.wer import word_error_rate
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import OmegaConf
 
@@ -19,8 +20,19 @@ from nemo_ds2_adapters.demo.corpus import write_base_corpus
 from nemo_ds2_adapters.demo.run import BASE_MODEL
 
 TRAIN_SCRIPT = Path(__file__).parents[2] / "examples" / "asr" / "asr_ctc" / "train_deepspeech2.py"
-AN4_EPOCHS = 45
-SYNTHETIC_EPOCHS = 8
+# Strong augmentation first; cut off where the next training takes over at about the same learning rate.
+FIRST_SETTINGS = ("trainer.max_epochs=30", "model.optim.sched.max_steps=1890")
+LATER_SETTINGS = ("model.train_ds.shorter_first=false", "model.optim.lr=0.001")
+AN4_SETTINGS = (
+    *LATER_SETTINGS,
+    "trainer.max_epochs=40",
+    "model.spec_augment.freq_width=10",
+    "model.spec_augment.time_width=0.05",
+    "model.train_ds.augmentor.speed.prob=0.5",
+    "model.train_ds.augmentor.speed.min_speed_rate=0.9",
+    "model.train_ds.augmentor.speed.max_speed_rate=1.1",
+)
+SYNTHETIC_SETTINGS = (*AN4_SETTINGS, "trainer.max_epochs=6")
 SYNTHETIC_UTTERANCES = 500
 DATA_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 
@@ -42,27 +54,23 @@ def make_base(an4: Path, work_dir: Path) -> None:
             raise FileNotFoundError(f"{manifest} is missing: give the directory of AN4's manifests with --an4")
     synthetic = work_dir / "synthetic"
     write_base_corpus(synthetic, utterances=SYNTHETIC_UTTERANCES)
-    an4_model = _train(work_dir, "an4", [train], validation, AN4_EPOCHS)
+    model = _train(work_dir, "first", [train], validation, *FIRST_SETTINGS)
+    model = _train(work_dir, "an4", [train], validation, f"init_from_nemo_model={model}", *AN4_SETTINGS)
     both = [train, synthetic / "train.json"]
-    model = _train(work_dir, "an4_synthetic", both, validation, SYNTHETIC_EPOCHS, start=an4_model)
+    model = _train(work_dir, "demo", both, validation, f"init_from_nemo_model={model}", *SYNTHETIC_SETTINGS)
     _publish(model, {"an4": validation, "synthetic": synthetic / "validation.json"})
 
 
-def _train(
-    work_dir: Path, name: str, train: list[Path], validation: Path, epochs: int, start: Path | None = None
-) -> Path:
-    manifests = ",".join(map(str, train))
+def _train(work_dir: Path, name: str, train: list[Path], validation: Path, *settings: str) -> Path:
     command = [
         sys.executable,
         str(TRAIN_SCRIPT),
         f"name={name}",
-        f"model.train_ds.manifest_filepath='{manifests}'",
+        f"model.train_ds.manifest_filepath='{','.join(map(str, train))}'",
         f"model.validation_ds.manifest_filepath={validation}",
-        f"trainer.max_epochs={epochs}",
         f"exp_manager.exp_dir={work_dir}",
+        *settings,
     ]
-    if start is not None:
-        command += [f"init_from_nemo_model={start}", "model.train_ds.shorter_first=false", "model.optim.lr=0.0007"]
     subprocess.run(command, check=True)
     return work_dir / name / "checkpoints" / f"{name}.nemo"
 
@@ -81,8 +89,6 @@ def _publish(trained: Path, validation: dict[str, Path]) -> None:
 
 
 def _word_error_rate(model: EncDecCTCModel, manifest: Path) -> float:
-    from nemo.collections.asr.metrics.wer import word_error_rate
-
     entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
     audio = [str(manifest.parent / entry["audio_filepath"]) for entry in entries]
     hypotheses = model.transcribe(audio, batch_size=16, verbose=False)

@@ -38,7 +38,7 @@ def transcribe_section(trainer: pl.Trainer, model: ASRModel, cfg: DictConfig) ->
     model.setup_test_data(cfg)
     loader = model.test_dataloader()
     texts = {}
-    for batch in trainer.predict(model, loader, return_predictions=True):
+    for batch in trainer.predict(model, loader) or []:
         texts.update({int(sample_id): _text(hypothesis) for sample_id, hypothesis in batch})
     entries = loader.dataset.manifest_processor.collection
     return [_score(entries[i], texts[i]) for i in sorted(texts, key=lambda i: entries[i].id)]

@@ -27,8 +27,8 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         feat_in: values per encoder output frame.
         num_classes: output units without the blank; -1 takes the vocabulary's size.
         vocabulary: the output units; the blank comes last and is not among them.
-        norm: `batch` (deepspeech.pytorch), `layer` (KoSpeech) or None, before the Linear. Batch norm takes a
-            frame that is zero in all values for padding, which is how `DeepSpeech2Encoder` pads.
+        norm: `batch` (deepspeech.pytorch), `layer` (KoSpeech) or None, before the Linear. Batch norm takes the
+            last frames that are zero in all values for padding, which is how `DeepSpeech2Encoder` pads.
         bias: whether the Linear has one.
 
     Raises:
@@ -44,16 +44,16 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if vocabulary is None and num_classes < 1:
+        if not vocabulary and num_classes < 1:
             raise ValueError(f"num_classes={num_classes} and no vocabulary: expected one of them to be given")
-        if vocabulary is not None and num_classes > 0 and len(vocabulary) != num_classes:
+        if vocabulary and num_classes > 0 and len(vocabulary) != num_classes:
             raise ValueError(f"vocabulary has {len(vocabulary)} units, but num_classes={num_classes}")
         if norm not in (None, *NORMS):
             raise ValueError(f"norm={norm!r}: expected none or one of {', '.join(NORMS)}")
         # NeMo hands the vocabulary to OmegaConf.to_container, which a plain list fails.
-        self._vocabulary = OmegaConf.create(list(vocabulary)) if vocabulary is not None else None
+        self._vocabulary = OmegaConf.create(list(vocabulary)) if vocabulary else None
         self._feat_in = feat_in
-        self._num_classes = (num_classes if vocabulary is None else len(vocabulary)) + 1  # and the blank
+        self._num_classes = (len(vocabulary) if vocabulary else num_classes) + 1  # and the blank
         self.norm: nn.Module | None = None
         if norm == "batch":
             self.norm = MaskedBatchNorm(feat_in, channel_dim=-1)
@@ -90,7 +90,8 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         """`[B, feat_in, T]` -> log probabilities `[B, T, num_classes_with_blank]`, blank last."""
         # Contiguous: otherwise torch multiplies in a way that depends on the layout and on what is frozen.
         x = encoder_output.transpose(1, 2).contiguous()
-        is_real = x.ne(0).any(dim=-1, keepdim=True)  # before adapters, which do not keep padding zero
+        # All frames up to the last one with a value; before adapters, which do not keep padding zero.
+        is_real = x.ne(0).any(dim=-1, keepdim=True).flip(1).cumsum(1).flip(1) > 0
         if self.is_adapter_available():
             x = self.forward_enabled_adapters(x)
         if isinstance(self.norm, MaskedBatchNorm):

@@ -126,7 +126,7 @@ def _adapter_config(model: ASRModel, cfg: DictConfig) -> DictConfig:
     kind = cfg.adapter_type
     if kind not in ADAPTER_TYPES:
         raise InputError(f"model.adapter.adapter_type={kind}: expected one of {', '.join(ADAPTER_TYPES)}")
-    adapter = OmegaConf.create(OmegaConf.to_container(cfg[kind], resolve=True))
+    adapter = DictConfig(OmegaConf.to_container(cfg[kind], resolve=True))
     placeable = isinstance(model.encoder, DeepSpeech2EncoderAdapter) and "decoder" not in str(cfg.adapter_module_name)
     if adapter.layers is None:
         del adapter["layers"]

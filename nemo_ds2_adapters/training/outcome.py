@@ -17,7 +17,9 @@ def validation_wer(trainer: pl.Trainer, model: ASRModel) -> float:
 def best_validation_wer(trainer: pl.Trainer) -> float | None:
     """Word error rate of the epoch that was kept, as a fraction; None if there was no validation."""
     callback = trainer.checkpoint_callback
-    return float(callback.best_model_score) if callback and callback.best_model_score is not None else None
+    if not isinstance(callback, NeMoModelCheckpoint) or callback.best_model_score is None:
+        return None
+    return float(callback.best_model_score)
 
 
 def save_model(trainer: pl.Trainer, model: ASRModel, log_dir: Path, name: str) -> Path:
@@ -32,7 +34,12 @@ def save_model(trainer: pl.Trainer, model: ASRModel, log_dir: Path, name: str) -
 
 
 def report(
-    model: ASRModel, name: str, wer_before: float | None, wer_after: float | None, model_path: Path, file_name: str | None
+    model: ASRModel,
+    name: str,
+    wer_before: float | None,
+    wer_after: float | None,
+    model_path: Path,
+    file_name: str | None,
 ) -> list[str]:
     """Save the adapter beside the model and say what was reached.
 
@@ -53,7 +60,6 @@ def report(
     lines.append(f"  model    {model_path}")
     if file_name:
         path = model_path.parent / file_name
-        metadata = {key: value for key, value in (("wer_before", wer_before), ("wer_after", wer_after)) if value is not None}
-        save_adapter(model, name, path, metadata=metadata)
+        save_adapter(model, name, path, metadata={"wer_before": wer_before, "wer_after": wer_after})
         lines.append(f"  adapter  {path} ({path.stat().st_size / 1000:.0f} kB)")
     return lines

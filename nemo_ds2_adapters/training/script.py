@@ -71,7 +71,7 @@ def check_keys(cfg: DictConfig, config_file: Path, open_sections: tuple[str, ...
     Raises:
         InputError: names all unknown keys at once, each with the nearest known one.
     """
-    known = sorted(_keys(OmegaConf.load(config_file), open_sections))
+    known = sorted(_keys(DictConfig(OmegaConf.load(config_file)), open_sections))
     unknown = [key for key in _keys(cfg, open_sections) if key not in known]
     if unknown:
         raise InputError("; ".join(_unknown(key, known) for key in unknown))
@@ -79,8 +79,8 @@ def check_keys(cfg: DictConfig, config_file: Path, open_sections: tuple[str, ...
 
 def _keys(cfg: DictConfig, open_sections: tuple[str, ...], prefix: str = "") -> Iterator[str]:
     """Dotted keys of all leaves, not entering open sections."""
-    for name in cfg:
-        key = f"{prefix}{name}"
+    for name in map(str, cfg):
+        key = prefix + name
         if key in open_sections:
             continue
         if not OmegaConf.is_missing(cfg, name) and isinstance(cfg._get_node(name), DictConfig):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nemo.core.config.schedulers import SchedulerParams
 from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS, register_scheduler
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -55,7 +56,7 @@ class TriStageSchedule(LRScheduler):
         self.max_steps = max_steps
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The learning rate at the present step, once per parameter group."""
         return [self.rate(self.last_epoch)] * len(self.optimizer.param_groups)
 

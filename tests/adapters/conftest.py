@@ -1,21 +1,15 @@
-"""Tiny models: a DeepSpeech2 and a Conformer, both with CTC heads that hold adapters."""
+"""Tiny base models of two kinds, DeepSpeech2 and Conformer, and what the tests do with them."""
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
-from omegaconf import OmegaConf
+from nemo.core import ModelPT
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-import nemo_ds2_adapters  # noqa: F401
-
-LABELS = [" ", "a", "b", "c"]
-
-DEEPSPEECH2 = {
-    "_target_": "nemo_ds2_adapters.modules.DeepSpeech2EncoderAdapter",
-    "feat_in": 16,
-    "n_layers": 2,
-    "d_model": 4,
-    "conv_channels": [2, 2],
-}
 CONFORMER = {
     "_target_": "nemo.collections.asr.modules.conformer_encoder.ConformerEncoderAdapter",
     "feat_in": 16,
@@ -26,69 +20,91 @@ CONFORMER = {
     "subsampling_factor": 4,
     "subsampling_conv_channels": 4,
 }
+CONV_DECODER = "nemo.collections.asr.modules.ConvASRDecoder"
+LINEAR = "nemo.collections.common.parts.adapter_modules.LinearAdapter"
+MLP = "nemo_ds2_adapters.modules.MLPAdapter"
+
+BaseMaker = Callable[..., EncDecCTCModel]
+Outputs = Callable[[ModelPT], Tensor]
 
 
-def ctc_config(encoder, labels=LABELS):
-    """Config of a CTC model around an encoder config."""
-    decoder = {
-        "_target_": "nemo_ds2_adapters.modules.DeepSpeech2Decoder",
-        "feat_in": None,
-        "num_classes": -1,
-        "vocabulary": labels,
-    }
-    if encoder["_target_"].startswith("nemo."):
-        decoder["_target_"] = "nemo.collections.asr.modules.ConvASRDecoder"
-    return OmegaConf.create(
-        {
-            "sample_rate": 16000,
-            "labels": labels,
-            "preprocessor": {
-                "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
-                "sample_rate": 16000,
-                "normalize": "per_feature",
-                "window_size": 0.025,
-                "window_stride": 0.01,
-                "features": 16,
-                "n_fft": 512,
-                "dither": 0.00001,
-                "pad_to": 0,
-            },
-            "encoder": encoder,
-            "decoder": decoder,
-            "decoding": {"strategy": "greedy_batch"},
-        }
-    )
+@pytest.fixture
+def linear() -> dict[str, Any]:
+    """Config of NeMo's own adapter, which both kinds of model take in encoder and decoder."""
+    return {"_target_": LINEAR, "in_features": None, "dim": 3}
 
 
-def build(encoder=None, labels=LABELS, seed=0):
-    """A CTC model in eval mode with random weights."""
-    torch.manual_seed(seed)
-    return EncDecCTCModel(cfg=ctc_config(dict(encoder or DEEPSPEECH2), labels)).eval()
+@pytest.fixture
+def mlp() -> dict[str, Any]:
+    """Config of this package's adapter after every recurrent layer of a DeepSpeech2."""
+    return {"_target_": MLP, "in_features": None, "hidden_dims": [5], "layers": "all"}
+
+
+@pytest.fixture
+def make_base(model_config: Callable[..., DictConfig]) -> BaseMaker:
+    """Builder of models in eval mode: kind (`deepspeech2`, `conformer`), seed, options of the encoder."""
+
+    def make(kind: str = "deepspeech2", seed: int = 0, **encoder: Any) -> EncDecCTCModel:
+        cfg = model_config()
+        cfg.encoder.d_model = 4
+        if kind == "conformer":
+            cfg.encoder = CONFORMER
+            cfg.decoder = {key: cfg.decoder[key] for key in ("feat_in", "num_classes", "vocabulary")}
+            cfg.decoder["_target_"] = CONV_DECODER
+        cfg.encoder = OmegaConf.merge(cfg.encoder, encoder)
+        torch.manual_seed(seed)
+        return EncDecCTCModel(cfg=cfg).eval()
+
+    return make
 
 
 @pytest.fixture(params=["deepspeech2", "conformer"])
-def model(request):
-    return build(DEEPSPEECH2 if request.param == "deepspeech2" else CONFORMER)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture
-def ds2():
-    return build()
+def base(make_base: BaseMaker, kind: str) -> EncDecCTCModel:
+    """A model of either kind without adapters."""
+    return make_base(kind)
 
 
 @pytest.fixture
-def features():
-    torch.manual_seed(1)
-    return torch.randn(2, 16, 40), torch.tensor([40, 31])
+def outputs(batch: dict[str, Tensor]) -> Outputs:
+    """What a model makes of three sound signals: log probabilities `[B, T, V]`."""
 
-
-@pytest.fixture
-def logprobs(features):
-    """What a model makes of the features, `[B, T, V]`."""
-
-    def run(model):
+    def run(model: ModelPT) -> Tensor:
         with torch.no_grad():
-            signal, lengths = features
-            return model(processed_signal=signal, processed_signal_length=lengths)[0]
+            return model(**batch)[0]
 
     return run
+
+
+@pytest.fixture
+def train() -> Callable[[ModelPT, str], None]:
+    """Give an adapter weights as if trained, different for each name."""
+
+    def fill(model: ModelPT, name: str) -> None:
+        generator = torch.Generator().manual_seed(sum(map(ord, name)))
+        with torch.no_grad():
+            for path, parameter in model.named_parameters():
+                if f".adapter_layer.{name}." in path:
+                    parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+    return fill
+
+
+@pytest.fixture
+def snapshot() -> Callable[[ModelPT], Any]:
+    """Everything by which a changed model would differ: config, modules, weights, modes."""
+
+    def take(model: ModelPT) -> Any:
+        return (
+            OmegaConf.to_yaml(model.cfg),
+            [(path, type(module), module.training) for path, module in model.named_modules()],
+            {key: value.clone() for key, value in model.state_dict().items()}.__repr__(),
+            [parameter.requires_grad for parameter in model.parameters()],
+            [hasattr(module, "adapter_layer") for module in model.modules()],
+        )
+
+    return take

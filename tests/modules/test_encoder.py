@@ -41,8 +41,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dropout": {"dropout": 0.5},
     **{name: {"activation": name, "bidirectional": False, "lookahead_context": 3} for name in ACTIVATIONS},
 }
-every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+every_option = pytest.mark.parametrize(
+    ("options", "device"),
+    [pytest.param(options, "cpu", id=name) for name, options in OPTIONS.items()]
+    + [
+        pytest.param(OPTIONS[name], "cuda", id=f"{name} on a GPU", marks=pytest.mark.gpu)
+        for name in ("default", "lstm", "look-ahead", "kospeech")
+    ],
+)
 EncoderMaker = Callable[..., DeepSpeech2Encoder]
 
 
@@ -81,7 +87,6 @@ def assert_rows_equal(encoder: DeepSpeech2Encoder, batch: dict[str, Tensor], exp
 
 
 @every_option
-@device
 @pytest.mark.parametrize("gradients", [torch.no_grad, torch.enable_grad])
 def test_output_depends_on_the_utterance_alone(
     make_encoder: EncoderMaker, options: dict, device: str, gradients: Callable[[], AbstractContextManager]
@@ -113,7 +118,6 @@ def test_output_depends_on_the_utterance_alone_for_any_lengths(
 
 
 @every_option
-@device
 def test_padding_does_not_enter_training(make_encoder: EncoderMaker, options: dict, device: str) -> None:
     encoder, padded = (make_encoder(**{**options, "dropout": 0.0}).to(device) for _ in range(2))
     features = utterances(LENGTHS, device)
@@ -127,7 +131,6 @@ def test_padding_does_not_enter_training(make_encoder: EncoderMaker, options: di
 
 
 @every_option
-@device
 def test_forward_is_prefix_and_rest_at_every_point(make_encoder: EncoderMaker, options: dict, device: str) -> None:
     encoder = make_encoder(**options).eval().to(device)
     batch = batch_of(utterances(LENGTHS, device))
@@ -154,10 +157,8 @@ def test_points_are_the_outputs_of_the_parts(make_encoder: EncoderMaker) -> None
 
 
 @every_option
-@device
 def test_gradients_reach_every_parameter(make_encoder: EncoderMaker, options: dict, device: str) -> None:
     encoder = make_encoder(**options).to(device)
-    encoder.dropout = 0.0
     batch = batch_of(utterances(LENGTHS, device), padding=NAN, extra=3)
     for training in (True, False):
         # in training a bias before a batch norm has no effect, and in eval mode cuDNN has no backward

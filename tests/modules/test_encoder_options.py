@@ -67,7 +67,9 @@ def test_options_make_the_layers_they_name(options: dict, rnn: type, input_sizes
     assert [layer.rnn.input_size for layer in encoder.layers] == input_sizes
     assert all(type(layer.rnn) is rnn and layer.rnn.hidden_size == 4 for layer in encoder.layers)
     assert encoder._feat_out == width
-    assert [encoder.point_width(i) for i in range(encoder.n_layers + 1)] == [input_sizes[0]] + [width] * len(input_sizes)
+    assert [encoder.point_width(i) for i in range(encoder.n_layers + 1)] == [input_sizes[0]] + [width] * len(
+        input_sizes
+    )
 
 
 def test_norms_stand_where_the_options_say() -> None:

@@ -54,7 +54,12 @@ def test_train_twice_then_evaluate(run_script: RunScript, base_nemo: Path, manif
     assert len(list(one_path.parent.glob("*.nemo"))) == 1
 
     two_path, lines = train(
-        run_script, one_path, "user_j", manifest, "model.adapter.adapter_type=linear", "model.adapter.linear.layers=all"
+        run_script,
+        one_path,
+        "user_j",
+        manifest,
+        "model.adapter.adapter_type=linear",
+        "model.adapter.linear.layers=all",
     )
     assert lines[0] == "adapter user_j trained"
     base, one, two = restore(base_nemo), restore(one_path), restore(two_path)

@@ -39,7 +39,7 @@ def test_train_resume_and_start_from(run_script: RunScript, manifest: Path, tmp_
 
     *_, path = train(
         run_script, manifest, tmp_path, "name=next", f"init_from_nemo_model={nemo}", "trainer.max_epochs=1",
-        "model.optim.lr=0", "model.optim.sched=null",
+        "model.optim.lr=0", "~model.optim.sched",
     )  # fmt: skip
     first, second = restore(nemo).state_dict(), restore(Path(path.split()[1])).state_dict()
     weights = [key for key in first if "running" not in key and "num_batches" not in key]
@@ -47,7 +47,12 @@ def test_train_resume_and_start_from(run_script: RunScript, manifest: Path, tmp_
 
 
 def test_wrong_input(run_script: RunScript, manifest: Path, tmp_path: Path) -> None:
-    finished = run_script(SCRIPT, f"model.train_ds.manifest_filepath={manifest}", "model.validation_ds.manifest_filepath=no.json")
+    finished = run_script(
+        SCRIPT, f"model.train_ds.manifest_filepath={manifest}", "model.validation_ds.manifest_filepath=no.json"
+    )
     assert finished.returncode == 1
-    assert finished.stderr.strip().splitlines()[-1] == "error: model.validation_ds.manifest_filepath=no.json: no such file"
+    assert (
+        finished.stderr.strip().splitlines()[-1]
+        == "error: model.validation_ds.manifest_filepath=no.json: no such file"
+    )
     assert not (tmp_path / "nemo_experiments").exists()

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from nemo.collections.asr.models import EncDecCTCModel
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 from tests.scripts.conftest import RunScript
@@ -28,7 +27,11 @@ def error_of(call_script, name: str, cfg: DictConfig) -> str:
         ("model.nemo_model", None, "set one of model.nemo_model and model.pretrained_model, none is set"),
         ("model.nemo_model", "nowhere.nemo", "model.nemo_model=nowhere.nemo: no such file"),
         ("model.train_ds.manifest_filepath", None, "model.train_ds.manifest_filepath is not set"),
-        ("model.validation_ds.manifest_filepath", "nowhere.json", "model.validation_ds.manifest_filepath=nowhere.json"),
+        (
+            "model.validation_ds.manifest_filepath",
+            "nowhere.json",
+            "model.validation_ds.manifest_filepath=nowhere.json",
+        ),
         ("model.adapter.adapter_name", 123, "model.adapter.adapter_name=123 is not text"),
         ("model.adapter.adapter_name", "john.doe", "john.doe"),
         ("model.adapter.adapter_name", "module", "module"),
@@ -69,20 +72,18 @@ def test_existing_name(call_script, config: DictConfig, make_model, tmp_path: Pa
     assert "would spoil user_john" in error_of(call_script, TRAIN, config)
 
 
-def test_no_nemo_archive_and_no_adapters_in_the_encoder(
-    call_script, config: DictConfig, model_config, tmp_path: Path
-) -> None:
+def test_no_nemo_archive(call_script, config: DictConfig, tmp_path: Path) -> None:
     (tmp_path / "text.nemo").write_text("no archive")
     config.model.nemo_model = str(tmp_path / "text.nemo")
     assert "text.nemo: not a .nemo archive" in error_of(call_script, TRAIN, config)
 
-    cfg = model_config()
-    with open_dict(cfg):
-        cfg.encoder = {"_target_": "nemo.collections.asr.modules.RNNEncoder", "num_layers": 1, "feat_in": 16, "rnn_hidden_size": 8, "rnn_type": "lstm", "proj_size": -1}
-        cfg.encoder |= {"subsampling": None, "d_model": 8, "bidirectional": False}
-    EncDecCTCModel(cfg=cfg).save_to(str(tmp_path / "plain.nemo"))
+
+def test_encoder_without_adapters(call_script, config: DictConfig, make_model, tmp_path: Path) -> None:
+    model = make_model()
+    model.cfg.encoder._target_ = "nemo.collections.asr.modules.RNNEncoder"
+    model.save_to(str(tmp_path / "plain.nemo"))
     config.model.nemo_model = str(tmp_path / "plain.nemo")
-    assert "takes no adapters" in error_of(call_script, TRAIN, config)
+    assert "RNNEncoder takes no adapters" in error_of(call_script, TRAIN, config)
 
 
 def test_from_the_command_line(run_script: RunScript, base_nemo: Path) -> None:

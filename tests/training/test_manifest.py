@@ -58,7 +58,9 @@ def test_names_missing_fields(tmp_path: Path, entry: dict, missing: str) -> None
         read_manifest(KEY, write(tmp_path / "m.json", entry))
 
 
-@pytest.mark.parametrize(("line", "message"), [("{", "not a JSON object"), ("[1]", r"expected a JSON object, got \[1\]")])
+@pytest.mark.parametrize(
+    ("line", "message"), [("{", "not a JSON object"), ("[1]", r"expected a JSON object, got \[1\]")]
+)
 def test_names_lines_that_are_no_objects(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(InputError, match=f"line 1: {message}"):
         read_manifest(KEY, write(tmp_path / "m.json", line))

@@ -7,7 +7,13 @@ from nemo_ds2_adapters.training.sampler import ShorterFirstBatchSampler
 
 def make_sampler(**changes: object) -> ShorterFirstBatchSampler:
     durations = np.random.default_rng(0).uniform(1, 10, 50)
-    settings = {"global_rank": 0, "world_size": 1, "durations": durations, "batch_size": 4, "randomization_factor": 0.2}
+    settings = {
+        "global_rank": 0,
+        "world_size": 1,
+        "durations": durations,
+        "batch_size": 4,
+        "randomization_factor": 0.2,
+    }
     return ShorterFirstBatchSampler(**{**settings, **changes})
 
 

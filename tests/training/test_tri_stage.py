@@ -47,7 +47,13 @@ def test_rises_then_falls(steps: int, warmup: int, hold: int, init: float, final
             TriStageSchedule(make_optimizer(), max_steps=steps, warmup_steps=warmup, hold_steps=hold)
         return
     schedule = TriStageSchedule(
-        make_optimizer(), max_steps=steps, init_lr=init, peak_lr=1.0, final_lr=final, warmup_steps=warmup, hold_steps=hold
+        make_optimizer(),
+        max_steps=steps,
+        init_lr=init,
+        peak_lr=1.0,
+        final_lr=final,
+        warmup_steps=warmup,
+        hold_steps=hold,
     )
     values = [schedule.rate(step) for step in range(steps + 1)]
     peak = values.index(max(values))

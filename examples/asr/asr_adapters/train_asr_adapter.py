@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> None:
     log_dir = exp_manager(trainer, cfg.exp_manager)
     wer_before = validation_wer(trainer, model) if validation else None
     trainer.fit(model)
-    model_path = save_model(trainer, model, log_dir, cfg.name)
+    model_path = save_model(trainer, model, log_dir, cfg.exp_manager.name or cfg.name)
     file_name = cfg.model.adapter.adapter_state_dict_name
     print("\n".join(report(model, name, wer_before, best_validation_wer(trainer), model_path, file_name)))
 

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.core.config import hydra_runner
 from nemo.utils.exp_manager import exp_manager
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from nemo_ds2_adapters.training.data import check_section, read_section
 from nemo_ds2_adapters.training.outcome import best_validation_wer, save_model
@@ -34,16 +34,19 @@ def main(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed)
     trainer = pl.Trainer(**cfg.trainer)
     log_dir = exp_manager(trainer, cfg.exp_manager)
+    with open_dict(cfg.model):
+        validation_ds = cfg.model.pop("validation_ds")  # NeMo's constructor refuses some names of manifests
     model = EncDecCTCModel(cfg=cfg.model, trainer=trainer)
     for section in sections:
         check_section(section, model)
+    model.setup_validation_data(validation_ds)
     if cfg.model.train_ds.shorter_first:
         use_shorter_first(model)
     model.maybe_init_from_pretrained_checkpoint(cfg)
     trainer.fit(model)
 
     print(f"best validation WER {100 * best_validation_wer(trainer):.1f} %")
-    print(f"  model  {save_model(trainer, model, log_dir, cfg.name)}")
+    print(f"  model  {save_model(trainer, model, log_dir, cfg.exp_manager.name or cfg.name)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Protocol
 
 FORMAT_FILE = "store.json"
 USERS = "users"
+CACHE = "cache"  # in a user's folder: whatever else is kept about the person
 SHARD_LENGTH = 2  # first hexadecimal digits of a user's hash: 256 directories
 
 
@@ -16,7 +17,7 @@ class Folder(Protocol):
     def format_text(self) -> str | None:
         """Content of the file that marks a place as a store, None if there is none."""
 
-    def is_empty(self) -> bool:
+    def is_free(self) -> bool:
         """Whether nothing is there."""
 
     def create(self, format_text: str) -> None:
@@ -37,8 +38,8 @@ class Folder(Protocol):
     def read_many(self, files: list[tuple[str, str]]) -> Iterator[bytes | None]:
         """The contents of several users' files, None for one that does not exist."""
 
-    def write(self, user: str, name: str, data: bytes, durable: bool = True) -> None:
-        """Write a file; `durable=False` is for what can be made again."""
+    def write(self, user: str, name: str, data: bytes) -> None:
+        """Write a file."""
 
     def remove(self, user: str, names: list[str]) -> None:
         """Remove files, in this order; what is not there is skipped."""
@@ -49,8 +50,8 @@ class Folder(Protocol):
     def leftovers(self, names: list[str]) -> list[str]:
         """Which of a user's files a process left that died while writing; to be asked while holding the lock."""
 
-    def own_folder(self, user: str) -> Path:
-        """A local directory that belongs to a user. Raises InputError: the place is not local."""
+    def cache_folder(self, user: str) -> Path:
+        """A local directory that goes with a user. Raises InputError: the place is not local."""
 
     def restrict(self, user: str) -> list[str]:
         """Make a user's files readable by their owner only; names of those that were not."""

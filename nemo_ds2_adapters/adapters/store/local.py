@@ -9,9 +9,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nemo_ds2_adapters.adapters.atomic import write_atomically
-from nemo_ds2_adapters.adapters.store.folder import FORMAT_FILE, SHARD_LENGTH, USERS
+from nemo_ds2_adapters.adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, USERS
 from nemo_ds2_adapters.errors import StoreBusyError
 
+LOCKS = "locks"
 OWNER_ONLY = 0o600  # permissions of files
 OWNER_ONLY_FOLDER = 0o700
 
@@ -38,15 +39,18 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def is_empty(self) -> bool:
-        """Whether there is no such directory, or nothing in it."""
-        return not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
+    def is_free(self) -> bool:
+        """Whether there is no such directory, or nothing in it but what another process makes of it just now."""
+        if not self.root.exists():
+            return True
+        return self.root.is_dir() and all(
+            path.name in (USERS, LOCKS) or path.name.startswith(f".{FORMAT_FILE}.") for path in self.root.iterdir()
+        )
 
     def create(self, format_text: str) -> None:
         """Make an empty store."""
-        self.root.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
-        for name in (USERS, "locks"):
-            (self.root / name).mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+        for folder in (self.root, self.root / USERS, self.root / LOCKS):
+            folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
         write_atomically(self.root / FORMAT_FILE, format_text.encode(), OWNER_ONLY)
 
     def shards(self) -> list[str]:
@@ -83,11 +87,7 @@ class LocalFolder:
 
     def write(self, user: str, name: str, data: bytes) -> None:
         """Write a file. It is there whole, even after a power failure, or not at all."""
-        folder = self._of(user)
-        for new in [p for p in (folder.parent, folder) if not p.exists()]:
-            new.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
-            _sync(new.parent)
-        write_atomically(folder / name, data, OWNER_ONLY)
+        write_atomically(self._made(user) / name, data, OWNER_ONLY)
 
     def remove(self, user: str, names: list[str]) -> None:
         """Remove files, in this order; what is not there is skipped."""
@@ -107,10 +107,10 @@ class LocalFolder:
         """Which of a user's files a process left that died while writing; to be asked while holding the lock."""
         return [name for name in names if name.endswith(".tmp")]
 
-    def own_folder(self, user: str) -> Path:
-        """The user's folder, made if it is not there."""
-        folder = self._of(user)
-        folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+    def cache_folder(self, user: str) -> Path:
+        """A directory that goes with the user, made if it is not there."""
+        folder = self._made(user) / CACHE
+        folder.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
         return folder
 
     def restrict(self, user: str) -> list[str]:
@@ -128,7 +128,7 @@ class LocalFolder:
         Raises:
             StoreBusyError: another one holds the lock for too long.
         """
-        path = self.root / "locks" / f"{user[:SHARD_LENGTH]}.lock"
+        path = self.root / LOCKS / f"{user[:SHARD_LENGTH]}.lock"
         # Without flock there would be lock files that a killed process leaves locked: better none at all.
         lock = FileLock(path, self.lock_timeout, mode=OWNER_ONLY, poll_interval=0.005, fallback_to_soft=False)
         try:
@@ -145,6 +145,13 @@ class LocalFolder:
 
     def _of(self, user: str) -> Path:
         return self.root / USERS / user[:SHARD_LENGTH] / user
+
+    def _made(self, user: str) -> Path:
+        folder = self._of(user)
+        for new in [p for p in (folder.parent, folder) if not p.exists()]:
+            new.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+            _sync(new.parent)
+        return folder
 
 
 def _sync(folder: Path) -> None:

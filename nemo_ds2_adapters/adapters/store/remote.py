@@ -42,7 +42,7 @@ class RemoteFolder:
         except FileNotFoundError:
             return None
 
-    def is_empty(self) -> bool:
+    def is_free(self) -> bool:
         """Whether nothing is there."""
         return not self._list(self._root)
 
@@ -86,8 +86,8 @@ class RemoteFolder:
                     raise content
                 yield content if isinstance(content, bytes) else None
 
-    def write(self, user: str, name: str, data: bytes, durable: bool = True) -> None:
-        """Write a file, with one call; `durable` makes no difference here."""
+    def write(self, user: str, name: str, data: bytes) -> None:
+        """Write a file, with one call."""
         self._fs.pipe_file(f"{self._of(user)}/{name}", data)
 
     def remove(self, user: str, names: list[str]) -> None:
@@ -106,8 +106,8 @@ class RemoteFolder:
         """None: a file is written with one call, under its name."""
         return []
 
-    def own_folder(self, user: str) -> Path:
-        """Raises: InputError: an object store is no directory."""
+    def cache_folder(self, user: str) -> Path:
+        """Raises InputError: an object store is no directory."""
         raise InputError(f"store {self.url}: only a store in a local directory can hold a user's cache")
 
     def restrict(self, user: str) -> list[str]:

@@ -1,0 +1,53 @@
+"""A store, and adapters that differ in one number."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.asr.models import EncDecCTCModel
+
+from nemo_ds2_adapters.adapters import add_adapter
+from nemo_ds2_adapters.adapters.contents import FileContents
+from nemo_ds2_adapters.adapters.file import describe_adapters
+from nemo_ds2_adapters.adapters.store import AdapterStore
+
+ContentsMaker = Callable[..., FileContents]
+
+
+def value(contents: FileContents) -> float:
+    """The number that all weights of an adapter have; fails if they differ, as in a mixture of two versions."""
+    (adapter,) = contents.adapters.values()
+    numbers = torch.cat([weight.reshape(-1) for state in adapter.states for weight in state.values()])
+    assert (numbers == numbers[0]).all()
+    return numbers[0].item()
+
+
+@pytest.fixture
+def ds2(make_base, mlp) -> EncDecCTCModel:
+    """A DeepSpeech2 with the adapters `user_john` and `user_j`."""
+    model = make_base(n_layers=1)
+    for name in ("user_john", "user_j"):
+        add_adapter(model, name, mlp)
+    return model
+
+
+@pytest.fixture
+def adapter(ds2: EncDecCTCModel) -> ContentsMaker:
+    """Maker of adapters of `ds2` whose weights all have one value."""
+    original = describe_adapters(ds2, "user_john")
+
+    def make(number: float = 1.0) -> FileContents:
+        contents = copy.deepcopy(original)
+        for state in contents.adapters["user_john"].states:
+            for weight in state.values():
+                weight.fill_(number)
+        return contents
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AdapterStore:
+    return AdapterStore(tmp_path / "store")
