@@ -81,7 +81,10 @@ class RecurrentLayer(nn.Module):
 
     def _run_packed(self, x: Tensor, cpu_lengths: Tensor) -> Tensor:
         packed = pack_padded_sequence(x, cpu_lengths, batch_first=True, enforce_sorted=False)
+        # cuDNN computes gradients in training mode only, and a frozen layer may have to pass them on in eval mode.
+        training, self.rnn.training = self.rnn.training, torch.is_grad_enabled()
         packed, _ = self.rnn(packed)
+        self.rnn.training = training
         return pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])[0]
 
     def _run_padded(self, x: Tensor, lengths: Tensor, mask: Tensor) -> Tensor:

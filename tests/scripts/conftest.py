@@ -15,11 +15,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "asr"
 CONFIG = ROOT / "conf" / "asr_adapters" / "asr_adaptation.yaml"
 
-RunScript = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture
-def run_script(tmp_path: Path) -> RunScript:
+def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a script below examples/asr in an empty directory."""
 
     def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +62,7 @@ def config(base_nemo: Path, manifest: Path, tmp_path: Path) -> DictConfig:
     return cfg
 
 
-def restore(path: Path) -> EncDecCTCModel:
+@pytest.fixture
+def restore() -> Callable[[Path], EncDecCTCModel]:
     """A model from a file, on the CPU and in eval mode."""
-    return EncDecCTCModel.restore_from(str(path), map_location="cpu").eval()
+    return lambda path: EncDecCTCModel.restore_from(str(path), map_location="cpu").eval()

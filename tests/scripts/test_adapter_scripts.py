@@ -7,12 +7,11 @@ import torch
 from nemo.collections.asr.metrics.wer import word_error_rate
 
 from nemo_ds2_adapters.adapters import list_adapters
-from tests.scripts.conftest import RunScript, restore
 
 TRAIN, EVALUATE = "asr_adapters/train_asr_adapter.py", "asr_adapters/eval_asr_adapter.py"
 
 
-def train(run_script: RunScript, model: Path, name: str, manifest: Path, *overrides: str) -> tuple[Path, list[str]]:
+def train(run_script, model: Path, name: str, manifest: Path, *overrides: str) -> tuple[Path, list[str]]:
     """Run the training script; the adapted model and the last lines on the screen."""
     finished = run_script(
         TRAIN,
@@ -44,7 +43,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
         assert torch.equal(value, second[key]), key
 
 
-def test_train_twice_then_evaluate(run_script: RunScript, base_nemo: Path, manifest: Path, tmp_path: Path) -> None:
+def test_train_twice_then_evaluate(run_script, restore, base_nemo: Path, manifest: Path, tmp_path: Path) -> None:
     one_path, lines = train(
         run_script, base_nemo, "user_john", manifest, f"model.validation_ds.manifest_filepath={manifest}"
     )
@@ -86,9 +85,7 @@ def test_train_twice_then_evaluate(run_script: RunScript, base_nemo: Path, manif
         assert result.startswith(f"{label}: WER {100 * wer:.2f} %, CER ")
 
 
-def test_continue_an_adapter_with_the_tri_stage_schedule(
-    run_script: RunScript, base_nemo: Path, manifest: Path
-) -> None:
+def test_continue_an_adapter_with_the_tri_stage_schedule(run_script, restore, base_nemo: Path, manifest: Path) -> None:
     first, _ = train(run_script, base_nemo, "user_john", manifest)
     schedule = "{name: TriStage, init_lr: 1e-6, peak_lr: 0.01, final_lr: 1e-5, warmup_steps: 2}"
     second, _ = train(

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import torch
 
-from tests.scripts.conftest import RunScript, restore
-
 SCRIPT = "asr_ctc/train_deepspeech2.py"
 TINY = ("model.encoder.n_layers=1", "model.encoder.d_model=8", "model.encoder.conv_channels=[2]")
 
 
-def train(run_script: RunScript, manifest: Path, tmp_path: Path, *overrides: str) -> list[str]:
+def train(run_script, manifest: Path, tmp_path: Path, *overrides: str) -> list[str]:
     finished = run_script(
         SCRIPT,
         *TINY,
@@ -26,7 +24,7 @@ def train(run_script: RunScript, manifest: Path, tmp_path: Path, *overrides: str
     return finished.stdout.strip().splitlines()
 
 
-def test_train_resume_and_start_from(run_script: RunScript, manifest: Path, tmp_path: Path) -> None:
+def test_train_resume_and_start_from(run_script, restore, manifest: Path, tmp_path: Path) -> None:
     nemo = tmp_path / "tiny" / "checkpoints" / "tiny.nemo"
     *_, score, path = train(run_script, manifest, tmp_path, "trainer.max_epochs=2")
     assert score.startswith("best validation WER ")
@@ -46,7 +44,7 @@ def test_train_resume_and_start_from(run_script: RunScript, manifest: Path, tmp_
     assert all(torch.equal(first[key], second[key]) for key in weights)
 
 
-def test_wrong_input(run_script: RunScript, manifest: Path, tmp_path: Path) -> None:
+def test_wrong_input(run_script, manifest: Path, tmp_path: Path) -> None:
     finished = run_script(
         SCRIPT, f"model.train_ds.manifest_filepath={manifest}", "model.validation_ds.manifest_filepath=no.json"
     )

@@ -7,7 +7,6 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.modules import MLPAdapterConfig
-from tests.scripts.conftest import RunScript
 
 TRAIN, EVALUATE = "asr_adapters/train_asr_adapter.py", "asr_adapters/eval_asr_adapter.py"
 
@@ -86,7 +85,7 @@ def test_encoder_without_adapters(call_script, config: DictConfig, make_model, t
     assert "RNNEncoder takes no adapters" in error_of(call_script, TRAIN, config)
 
 
-def test_from_the_command_line(run_script: RunScript, base_nemo: Path) -> None:
+def test_from_the_command_line(run_script, base_nemo: Path) -> None:
     finished = run_script(TRAIN, f"model.nemo_model={base_nemo}", "model.adapter.adapter_nam=john")
     assert finished.returncode == 1
     assert finished.stderr.strip().splitlines()[-1] == (

@@ -18,9 +18,9 @@ from nemo.core.config import hydra_runner
 from omegaconf import DictConfig
 
 from nemo_ds2_adapters.adapters.restore import check_source, restore_model
-from nemo_ds2_adapters.inference import total_score, transcribe_section
 from nemo_ds2_adapters.training.adapter_setup import enable_only
 from nemo_ds2_adapters.training.data import check_section, loader_config, read_section
+from nemo_ds2_adapters.training.evaluation import total_score, transcribe_section
 from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
 
 CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "asr_adaptation.yaml"

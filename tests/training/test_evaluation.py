@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.inference import Score, total_score, transcribe_section
+from nemo_ds2_adapters.training.evaluation import Score, total_score, transcribe_section
 
 
 @pytest.fixture
