@@ -1,6 +1,6 @@
 """How the committed demo base model was made, `make demo-base ARGS="--an4 DIR"`.
 
-1. `train_deepspeech2.py` on AN4 alone, with strong and then with mild augmentation,
+1. `train_deepspeech2.py` on AN4 alone, in three parts,
 2. the same script from there on AN4 plus synthetic voices, none of them a demo user's,
 3. the result without the paths of the machine it was trained on, and its scores beside it.
 """
@@ -20,19 +20,28 @@ from nemo_ds2_adapters.demo.corpus import write_base_corpus
 from nemo_ds2_adapters.demo.run import BASE_MODEL
 
 TRAIN_SCRIPT = Path(__file__).parents[2] / "examples" / "asr" / "asr_ctc" / "train_deepspeech2.py"
-# Strong augmentation first; cut off where the next training takes over at about the same learning rate.
-FIRST_SETTINGS = ("trainer.max_epochs=30", "model.optim.sched.max_steps=1890")
-LATER_SETTINGS = ("model.train_ds.shorter_first=false", "model.optim.lr=0.001")
-AN4_SETTINGS = (
-    *LATER_SETTINGS,
-    "trainer.max_epochs=40",
+MILD_AUGMENTATION = (
     "model.spec_augment.freq_width=10",
     "model.spec_augment.time_width=0.05",
     "model.train_ds.augmentor.speed.prob=0.5",
     "model.train_ds.augmentor.speed.min_speed_rate=0.9",
     "model.train_ds.augmentor.speed.max_speed_rate=1.1",
 )
-SYNTHETIC_SETTINGS = (*AN4_SETTINGS, "trainer.max_epochs=6")
+ANNEALING = ("model.train_ds.shorter_first=false", "model.optim.lr=0.0007", "model.optim.sched.warmup_steps=20")
+# Three trainings on AN4, each from where the one before was: the first two are cut off in the middle of their
+# learning-rate schedule, the last one anneals it.
+AN4_TRAININGS = {
+    "an4_strong": ("trainer.max_epochs=30", "model.optim.sched.max_steps=1890"),
+    "an4_mild": (
+        "model.train_ds.shorter_first=false",
+        *MILD_AUGMENTATION,
+        "trainer.max_epochs=22",
+        "model.optim.lr=0.001",
+        "model.optim.sched.max_steps=1680",
+    ),
+    "an4": ("trainer.max_epochs=20", *ANNEALING),
+}
+DEMO_TRAINING = ("trainer.max_epochs=6", *ANNEALING)
 SYNTHETIC_UTTERANCES = 500
 DATA_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 
@@ -54,10 +63,10 @@ def make_base(an4: Path, work_dir: Path) -> None:
             raise FileNotFoundError(f"{manifest} is missing: give the directory of AN4's manifests with --an4")
     synthetic = work_dir / "synthetic"
     write_base_corpus(synthetic, utterances=SYNTHETIC_UTTERANCES)
-    model = _train(work_dir, "first", [train], validation, *FIRST_SETTINGS)
-    model = _train(work_dir, "an4", [train], validation, f"init_from_nemo_model={model}", *AN4_SETTINGS)
-    both = [train, synthetic / "train.json"]
-    model = _train(work_dir, "demo", both, validation, f"init_from_nemo_model={model}", *SYNTHETIC_SETTINGS)
+    start: tuple[str, ...] = ()
+    for name, settings in AN4_TRAININGS.items():
+        start = (f"init_from_nemo_model={_train(work_dir, name, [train], validation, *start, *settings)}",)
+    model = _train(work_dir, "demo", [train, synthetic / "train.json"], validation, *start, *DEMO_TRAINING)
     _publish(model, {"an4": validation, "synthetic": synthetic / "validation.json"})
 
 
