@@ -75,11 +75,10 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[TorchArchive]:
         AdapterFileError: from the block too: the file does not exist, is not such a file, or is damaged.
     """
     try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise AdapterFileError(f"{path}: is not a regular file")
-            with archive_in(file, str(path)) as archive:
-                yield archive
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+            raise AdapterFileError(f"{path}: is a directory or a device, not a file")
+        with open(path, "rb") as file, archive_in(file, str(path)) as archive:
+            yield archive
     except OSError as error:
         raise AdapterFileError(f"{path}: cannot be read ({error.strerror})") from error
 

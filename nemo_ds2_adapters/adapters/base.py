@@ -54,7 +54,12 @@ def describe_base(model: ModelPT) -> dict[str, Any]:
             settings.pop("vocabulary", None)
             sections[name] = {**settings, "_target_": target}
     parameters = count_parameters(model)["base"]
-    return {**sections, "preprocessor": _preprocessor(model), "vocabulary": _vocabulary(model), "parameters": parameters}
+    return {
+        **sections,
+        "preprocessor": _preprocessor(model),
+        "vocabulary": _vocabulary(model),
+        "parameters": parameters,
+    }
 
 
 def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

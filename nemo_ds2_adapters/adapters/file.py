@@ -205,7 +205,8 @@ def read_adapter_bytes(data: bytes, label: str) -> FileContents:
 
 
 def _contents(archive: TorchArchive) -> FileContents:
-    content = plain_values(unpickle(archive.structure(), archive.storage))
+    structure = archive.structure()
+    content = plain_values(unpickle(structure, archive.storage), limit=len(structure))  # a value takes a byte at least
     return from_original(content) if is_original(content) else from_dict(content)
 
 

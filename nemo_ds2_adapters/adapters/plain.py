@@ -7,30 +7,33 @@ from torch import Tensor
 from nemo_ds2_adapters.adapters.unpickle import Container
 from nemo_ds2_adapters.errors import AdapterFileError
 
-MAX_VALUES = 1_000_000  # in one file; a list that holds itself twice, and so on, has more in few bytes
+MAX_VALUES = 1_000_000
 MAX_DEPTH = 50
 
 
-def plain_values(value: Any) -> Any:
+def plain_values(value: Any, limit: int = MAX_VALUES) -> Any:
     """Dicts with text keys, lists, text, numbers, bools, None and tensors; OmegaConf containers become these.
 
     Args:
         value: of `unpickle`, or of a caller who wants it in a file.
+        limit: how many values it may have. A list that holds a list twice, which holds a list twice, and so on, has
+            a billion in few bytes.
 
     Raises:
         AdapterFileError: something else, or too many values.
     """
-    return _Plain().convert(value, "", 0)
+    return _Plain(limit).convert(value, "", 0)
 
 
 class _Plain:
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._count = 0
 
     def convert(self, value: Any, where: str, depth: int) -> Any:
         self._count += 1
-        if self._count > MAX_VALUES or depth > MAX_DEPTH:
-            raise AdapterFileError(f"holds more than {MAX_VALUES} values, or nests them deeper than {MAX_DEPTH}")
+        if self._count > self._limit or depth > MAX_DEPTH:
+            raise AdapterFileError(f"holds more than {self._limit} values, or nests them deeper than {MAX_DEPTH}")
         if isinstance(value, Container):
             value = _content(value, where)
         if value is None or type(value) in (str, bool, int, float) or isinstance(value, Tensor):

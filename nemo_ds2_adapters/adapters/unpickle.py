@@ -121,8 +121,8 @@ class _Machine:
             case "TUPLE":
                 stack.append(tuple(self._above_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode[-1])
-                stack[-count:] = [tuple(stack[-count:])]
+                items = [stack.pop() for _ in range(int(opcode[-1]))]
+                stack.append(tuple(reversed(items)))
             case "APPEND" | "APPENDS":
                 items = [stack.pop()] if opcode == "APPEND" else self._above_mark()
                 _expect(stack[-1], list).extend(items)

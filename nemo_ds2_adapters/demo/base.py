@@ -1,6 +1,6 @@
 """How the committed demo base model was made, `make demo-base ARGS="--an4 DIR"`.
 
-1. `train_deepspeech2.py` on AN4 alone, in three parts,
+1. `train_deepspeech2.py` on AN4 alone, in two parts,
 2. the same script from there on AN4 plus synthetic voices, none of them a demo user's,
 3. the result without the paths of the machine it was trained on, and its scores beside it.
 """
@@ -27,9 +27,8 @@ MILD_AUGMENTATION = (
     "model.train_ds.augmentor.speed.min_speed_rate=0.9",
     "model.train_ds.augmentor.speed.max_speed_rate=1.1",
 )
-ANNEALING = ("model.train_ds.shorter_first=false", "model.optim.lr=0.0007", "model.optim.sched.warmup_steps=20")
-# Three trainings on AN4, each from where the one before was: the first two are cut off in the middle of their
-# learning-rate schedule, the last one anneals it.
+# Each training starts from where the one before was. Those on AN4 alone are cut off in the middle of their
+# learning-rate schedule, the last one, with the synthetic voices, anneals it.
 AN4_TRAININGS = {
     "an4_strong": ("trainer.max_epochs=30", "model.optim.sched.max_steps=1890"),
     "an4_mild": (
@@ -39,9 +38,13 @@ AN4_TRAININGS = {
         "model.optim.lr=0.001",
         "model.optim.sched.max_steps=1680",
     ),
-    "an4": ("trainer.max_epochs=20", *ANNEALING),
 }
-DEMO_TRAINING = ("trainer.max_epochs=6", *ANNEALING)
+DEMO_TRAINING = (
+    "model.train_ds.shorter_first=false",
+    "trainer.max_epochs=8",
+    "model.optim.lr=0.0007",
+    "model.optim.sched.warmup_steps=20",
+)
 SYNTHETIC_UTTERANCES = 500
 DATA_SECTIONS = ("train_ds", "validation_ds", "test_ds")
 

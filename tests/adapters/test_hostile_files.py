@@ -3,8 +3,8 @@
 import io
 import os
 import pickle
+import resource
 import sys
-import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters import add_adapter, inspect_adapter, load_adapter, save_adapter
+from nemo_ds2_adapters.adapters import add_adapter, delete_adapter, inspect_adapter, load_adapter, save_adapter
 from nemo_ds2_adapters.adapters.unpickle import unpickle
 from nemo_ds2_adapters.errors import AdapterFileError
 
@@ -21,13 +21,13 @@ MEGABYTE = 2**20
 
 
 class Attack:
-    """Pickled, it creates a file when it is unpickled."""
+    """Pickled, it makes a directory when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
+        return os.mkdir, (str(self.marker),)
 
 
 @pytest.fixture
@@ -41,8 +41,6 @@ def path(model, linear, train, tmp_path) -> Path:
     add_adapter(model, "user", linear)
     train(model, "user")
     save_adapter(model, "user", tmp_path / "adapter.pt", {"user_id": "x"})
-    from nemo_ds2_adapters.adapters import delete_adapter
-
     delete_adapter(model, "user")
     return tmp_path / "adapter.pt"
 
@@ -102,9 +100,12 @@ def test_pickled_code_has_no_effect_though_it_could(refused, path, tmp_path, for
         content = torch.load(path, weights_only=True)
         content["__cfg__"] = {"user": OmegaConf.create({"x": attack}, flags={"allow_objects": True})}
         torch.save(content, path)
-    refused(path, "bare pickle" if form == "bare" else r"pathlib\.Path.*nothing was executed")
+    refused(path, "bare pickle" if form == "bare" else r"posix\.mkdir.*nothing was executed")
     assert not marker.exists()
-    torch.load(path, weights_only=False) if form != "bare" else pickle.loads(path.read_bytes())
+    if form == "bare":
+        pickle.loads(path.read_bytes())
+    else:
+        torch.load(path, weights_only=False)
     assert marker.exists()  # so the attack was a real one
 
 
@@ -154,11 +155,11 @@ def test_truncated(refused, path) -> None:
 
 def test_flipped_byte_in_weights_and_in_structure(refused, path) -> None:
     content = path.read_bytes()
-    for record in records(path).values():
-        if len(record) > 16:
+    for name, record in records(path).items():
+        if name.endswith("data.pkl") or "/data/" in name:
             start = content.index(record)
             path.write_bytes(content[: start + 9] + bytes([content[start + 9] ^ 1]) + content[start + 10 :])
-            refused(path, "damaged.*CRC")
+            refused(path, "or is damaged .Bad CRC")
 
 
 def test_what_is_not_a_file_of_torch(refused, path, tmp_path) -> None:
@@ -254,13 +255,8 @@ def test_content_that_is_not_an_adapter(refused, path, name) -> None:
     assert "antigravity" not in sys.modules
 
 
-def grown(path: Path, declare) -> None:
-    """Declare other sizes of the first tensor: `[8]`, of a storage of 8 numbers."""
-    plain = b"K\x08tq"  # the storage's size ends the tuple
-    with_pickle(path, lambda program: declare(program, plain))
-
-
 def test_huge_declared_sizes(refused, path, tmp_path) -> None:
+    """Of the first tensor, `[8]` with a storage of 8 numbers."""
     original = path.read_bytes()
     huge = b"J\xff\xff\xff\x7f"
     for old, new, message in [
@@ -273,12 +269,10 @@ def test_huge_declared_sizes(refused, path, tmp_path) -> None:
         (b"K\x08\x85q", b"(" + b"K\x01" * 9 + b"tq", "tensor of 9 dimensions"),
     ]:
         path.write_bytes(original)
-        assert old in records(path)["adapter/data.pkl"] if "adapter/data.pkl" in records(path) else True
         with_pickle(path, lambda program, old=old, new=new: program.replace(old, new, 1))
-        tracemalloc.start()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         refused(path, message)
-        assert tracemalloc.get_traced_memory()[1] < 30 * MEGABYTE
-        tracemalloc.stop()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100 * 1024  # kilobytes
 
 
 def test_repeated_values_of_a_tensor_are_not_multiplied(refused, path) -> None:
@@ -303,7 +297,6 @@ def test_overlapping_entries(refused, path) -> None:
         big = archive.getinfo("a/data/0")
         for i in range(50):
             copy = zipfile.ZipInfo(f"a/data/{i + 1}")
-            copy.__setstate__ if False else None
             for attribute in ("header_offset", "file_size", "compress_size", "CRC", "compress_type"):
                 setattr(copy, attribute, getattr(big, attribute))
             archive.filelist.append(copy)
@@ -336,7 +329,7 @@ def test_nested_lists(refused, path, nested) -> None:
         value.append(value)
     with_content(path, lambda c: c["__nemo_ds2_adapters__"]["metadata"].update(x=value))
     assert path.stat().st_size < MEGABYTE
-    refused(path, "holds more than 1000000 values, or nests them deeper than 50")
+    refused(path, "holds more than .* values, or nests them deeper than 50")
 
 
 def test_tables_that_a_class_makes_up_itself(make_base, tmp_path, snapshot) -> None:

@@ -5,7 +5,7 @@ expect, not in how: there the model under test is a Citrinet, a Conformer or a s
 """
 
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,22 @@ def test_each_adapter_adds_weights(model: EncDecCTCModel, module: str, make_cfg:
         model.add_adapter(f"{module}adapter_{i}", make_cfg())
         sizes.append(model.num_weights)
         assert module_of(model, f"adapter_{i}") == module.removesuffix(":")
-    added = [after - before for before, after in zip(sizes, sizes[1:])]
+    added = [after - before for before, after in pairwise(sizes)]
     assert added[0] > 0 and len(set(added)) == 1
     holder, other = (model.decoder, model.encoder) if module == "decoder:" else (model.encoder, model.decoder)
     assert holder.is_adapter_available() and not other.is_adapter_available()
     assert holder.get_enabled_adapters() == ["adapter_0", "adapter_1", "adapter_2"]
 
 
-def test_adapter_for_a_module_the_model_lacks_is_passed_over(model: EncDecCTCModel, batch: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("module", ["joint", "preprocessor", "encoder+joint"])
+def test_adapter_for_a_module_without_support_is_refused(
+    model: EncDecCTCModel, batch: dict[str, Tensor], module: str
+) -> None:
     base, size = logprobs(model, batch), model.num_weights
-    model.add_adapter("joint:adapter_0", linear())
-    assert model.num_weights == size and torch.equal(logprobs(model, batch), base)
-    with pytest.raises(ValueError, match="preprocessor"):
-        model.add_adapter("preprocessor:adapter_0", linear())
+    with pytest.raises(ValueError, match=module.split("+")[-1]):
+        model.add_adapter(f"{module}:adapter_0", linear())
+    assert model.num_weights == size and "adapters" not in model.cfg
+    assert torch.equal(logprobs(model, batch), base)
 
 
 @in_each_module
@@ -78,7 +81,7 @@ def test_new_adapter_changes_nothing(
     assert torch.equal(logprobs(model, batch), base)
 
 
-@pytest.mark.parametrize(("first", "second"), product(MODULES, MODULES))
+@pytest.mark.parametrize(("first", "second"), [*product(MODULES, MODULES)])
 def test_two_adapters_and_one_of_them_disabled(
     model: EncDecCTCModel, batch: dict[str, Tensor], first: str, second: str
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from nemo_ds2_adapters.adapters.store.folder import CACHE, Folder
 from nemo_ds2_adapters.adapters.store.index import Entry
 from nemo_ds2_adapters.adapters.store.personal import read_personal
-from nemo_ds2_adapters.adapters.store.shelf import check_sum
+from nemo_ds2_adapters.adapters.store.shelf import check_sum, remains
 from nemo_ds2_adapters.adapters.store.version import Version, versions_among
 from nemo_ds2_adapters.errors import AdapterFileError
 
@@ -50,7 +50,7 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
     names = folder.names(user)
     versions = versions_among(names)
     known = {name for v in versions for name in (v.file_name, v.index_name)}
-    left = folder.leftovers(names) + [name for name in names if name.endswith(".json") and name not in known]
+    left = remains(folder, names)
     folder.remove(user, left)
     for name in left:
         report.repaired.append(f"{user}/{name}: removed, left by a write that was interrupted")
@@ -78,5 +78,5 @@ def _check_version(folder: Folder, user: str, version: Version, report: StoreRep
         return
     (stored,) = folder.read_many([(user, version.index_name)])
     if Entry.from_bytes(stored, version, user) != entry:
-        folder.write(user, version.index_name, entry.to_bytes())
+        folder.note(user, version.index_name, entry.to_bytes())
         report.repaired.append(f"{user}/{version.index_name}: written anew")

@@ -41,6 +41,9 @@ class Folder(Protocol):
     def write(self, user: str, name: str, data: bytes) -> None:
         """Write a file."""
 
+    def note(self, user: str, name: str, data: bytes) -> None:
+        """Write what can be made again: quickly rather than surely."""
+
     def remove(self, user: str, names: list[str]) -> None:
         """Remove files, in this order; what is not there is skipped."""
 

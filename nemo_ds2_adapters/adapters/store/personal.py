@@ -1,10 +1,11 @@
 """The file a store keeps for a person: one adapter, under the name made from the user id, which is in the metadata."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nemo_ds2_adapters.adapters.contents import OURS, FileContents, StoredAdapter
-from nemo_ds2_adapters.adapters.editing import named, with_adapters
+from nemo_ds2_adapters.adapters.editing import with_adapters
 from nemo_ds2_adapters.adapters.file import find_adapter, read_adapter_bytes
 from nemo_ds2_adapters.adapters.plain import plain_values
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
@@ -77,6 +78,6 @@ def _one(contents: FileContents, name: str | None, label: str) -> StoredAdapter:
 
 
 def _of_user(contents: FileContents, adapter: StoredAdapter, metadata: dict[str, Any]) -> FileContents:
-    result = with_adapters(contents, [named(adapter, adapter_name_for_user(metadata["user_id"]))])
+    result = with_adapters(contents, [replace(adapter, name=adapter_name_for_user(metadata["user_id"]))])
     result.info["metadata"] = metadata
     return result

@@ -90,6 +90,8 @@ class RemoteFolder:
         """Write a file, with one call."""
         self._fs.pipe_file(f"{self._of(user)}/{name}", data)
 
+    note = write
+
     def remove(self, user: str, names: list[str]) -> None:
         """Remove files, in this order; what is not there is skipped."""
         present = set(self.names(user))

@@ -79,19 +79,19 @@ class Shelf:
         versions = versions_among(names)
         version = Version.of(data, versions[-1].number + 1 if versions else 1)
         # First the entry that listing reads, then the file that makes the version exist.
-        self.folder.write(user, version.index_name, Entry.of(version, contents, len(data)).to_bytes())
+        self.folder.note(user, version.index_name, Entry.of(version, contents, len(data)).to_bytes())
         self.folder.write(user, version.file_name, data)
         if self.keep_versions is not None:
             self.remove(user_id, [*versions, version][: -self.keep_versions])
-        self.folder.remove(user, self.folder.leftovers(names))
+        self.folder.remove(user, remains(self.folder, names))
         return version
 
     def remove(self, user_id: str, versions: list[Version]) -> None:
         """Remove versions, oldest first: an interrupted removal leaves the newest. The caller holds the lock."""
         user = user_hash(user_id)
         self.folder.remove(user, [name for v in sorted(versions) for name in (v.file_name, v.index_name)])
-        left = self.folder.names(user)
-        if set(left) == set(self.folder.leftovers(left)):
+        names = self.folder.names(user)
+        if set(names) == set(remains(self.folder, names)):
             self.folder.remove_user(user)
 
     def entries(self, since: datetime | None = None) -> Iterator[Entry]:
@@ -154,6 +154,12 @@ class Shelf:
         except UnknownUserError:
             return None  # erased since it was listed
         return Entry.of(version, read_personal(data, user, f"{self.folder}, {label}"), len(data))
+
+
+def remains(folder: Folder, names: list[str]) -> list[str]:
+    """Which of a user's files an interrupted write has left; to be asked while holding the lock."""
+    entries = {version.index_name for version in versions_among(names)}
+    return folder.leftovers(names) + [name for name in names if name.endswith(".json") and name not in entries]
 
 
 def check_sum(data: bytes, version: Version, label: str) -> None:

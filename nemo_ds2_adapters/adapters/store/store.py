@@ -82,13 +82,14 @@ class AdapterStore(Transfers):
             AdapterFileError: the file is damaged, a weight is not finite, or the store cannot be written.
             StoreBusyError: another process writes, and does not end.
         """
-        label = "the model" if isinstance(source, ModelPT) else str(source)
         if isinstance(source, ModelPT):
             name = name or _name_in(source, user_id)
-            source = describe_adapters(source, name)
-        elif not isinstance(source, FileContents):
-            source = read_adapter_file(source)
-        contents = personal(source, user_id, metadata or {}, label, name)
+            label, found = "the model", describe_adapters(source, name)
+        elif isinstance(source, FileContents):
+            label, found = "the adapter", source
+        else:
+            label, found = str(source), read_adapter_file(source)
+        contents = personal(found, user_id, metadata or {}, label, name)
         data = contents_bytes(contents)  # before the lock: it takes longer than the rest
         with self._shelf.lock(user_id):
             return self._shelf.append(user_id, contents, data)
