@@ -46,14 +46,14 @@ def forward_and_backward(run: Callable[[], Tensor]) -> None:
     run().sum().backward()
 
 
-def medians(runs: list[Callable[[], None]], repetitions: int) -> list[float]:
+def medians(runs: list[Callable[[], None]], repetitions: int, clock: Callable[[], float]) -> list[float]:
     """Median seconds of each, run in turn so that a change of the machine's load meets all of them."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repetitions + 1):
         for run, seconds in zip(runs, times):
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
     return [statistics.median(seconds[1:]) for seconds in times]  # the first run warms up
 
 
@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--n-layers", type=int, default=5)
     parser.add_argument("--d-model", type=int, default=512)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--eval-only", action="store_true", help="leave the training mode out")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time: for a machine that is busy")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -70,10 +72,10 @@ def main() -> None:
     lengths = torch.linspace(0.7 * FRAMES, 1.3 * FRAMES, BATCH_SIZE).round().long()[torch.randperm(BATCH_SIZE)]
     features = torch.randn(BATCH_SIZE, MEL_BANDS, int(lengths.max()))
     print(f"{arguments.n_layers}x{arguments.d_model} GRU, batch {BATCH_SIZE}, {lengths.min()} to {lengths.max()} frames")
-    for mode, training, measure in (
-        ("eval mode, forward", False, forward_only),
-        ("training mode, forward and backward", True, forward_and_backward),
-    ):
+    modes: list[tuple[str, bool, Callable]] = [("eval mode, forward", False, forward_only)]
+    if not arguments.eval_only:
+        modes.append(("training mode, forward and backward", True, forward_and_backward))
+    for mode, training, measure in modes:
         encoder.train(training)
         whole, bare = medians(
             [
@@ -81,6 +83,7 @@ def main() -> None:
                 lambda: measure(lambda: convolutions_and_recurrent_layers(encoder, features, lengths)),  # noqa: B023
             ],
             arguments.repetitions,
+            time.process_time if arguments.cpu_time else time.perf_counter,
         )
         print(f"{mode}: encoder {whole:.3f} s, its layers alone {bare:.3f} s, ratio {whole / bare:.3f}")
 

@@ -1,6 +1,5 @@
 """Adding an adapter so that either everything is in place or nothing has changed."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -51,10 +50,11 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
     modules = _target_modules(model, prefix)
     check_adapter_name(plain_name, adapter_names(model))
     entry = plain_config(cfg, plain_name)
+    common = _common_settings(global_cfg)
     for module in modules:
         _check_type(module, plain_name, entry["_target_"])
     with undone_on_error(model, plain_name):
-        _describe(model, prefix, plain_name, entry, global_cfg)
+        _describe(model, prefix, plain_name, entry)
         for module in modules:
             try:
                 module.add_adapter(name=name, cfg=OmegaConf.create(entry))
@@ -62,6 +62,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
                 cause = error.__cause__ or error
                 raise InputError(f"adapter {name!r} cannot be built from its config: {cause}") from error
         _settle(model, plain_name)
+        _merge(model, common)
 
 
 def plain_config(cfg: Any, name: str) -> dict[str, Any]:
@@ -92,10 +93,13 @@ def merge_global_cfg(model: ModelPT, global_cfg: Mapping[str, Any] | DictConfig)
     """Merge settings common to all adapters into `model.cfg.adapters.global_cfg`.
 
     NeMo's scripts replace that section, and with it the record of which module each adapter belongs to.
+
+    Raises:
+        InputError: it is not a section of plain values, or would overwrite that record.
     """
-    cfg = _ensure_adapters_cfg(model)
-    with open_dict(cfg):
-        cfg[GLOBAL_CFG] = OmegaConf.merge(cfg[GLOBAL_CFG], OmegaConf.create(dict(global_cfg)))
+    common = _common_settings(global_cfg)
+    _ensure_adapters_cfg(model)
+    _merge(model, common)
 
 
 def detach(model: ModelPT, name: str) -> None:
@@ -155,10 +159,25 @@ def _ensure_adapters_cfg(model: ModelPT) -> DictConfig:
     return model.cfg.adapters
 
 
-def _describe(model: ModelPT, prefix: str, name: str, entry: dict[str, Any], global_cfg: Any) -> None:
+def _common_settings(global_cfg: Mapping[str, Any] | DictConfig | None) -> DictConfig:
+    if not isinstance(global_cfg, Mapping | DictConfig | None):
+        raise InputError(f"global_cfg is {type(global_cfg).__name__}: give a section of settings")
+    if META_CFG in (global_cfg or {}):
+        raise InputError(f"global_cfg.{META_CFG} is where NeMo records what belongs where: leave it out")
+    try:
+        return OmegaConf.create(dict(global_cfg or {}))
+    except OmegaConfBaseException as error:
+        raise InputError(f"global_cfg cannot be read: {error}") from error
+
+
+def _merge(model: ModelPT, common: DictConfig) -> None:
+    cfg = adapters_cfg(model)
+    with open_dict(cfg[GLOBAL_CFG]):
+        cfg[GLOBAL_CFG].merge_with(common)
+
+
+def _describe(model: ModelPT, prefix: str, name: str, entry: dict[str, Any]) -> None:
     cfg = _ensure_adapters_cfg(model)
-    if global_cfg is not None:
-        merge_global_cfg(model, global_cfg)
     with open_dict(cfg):
         cfg[GLOBAL_CFG][META_CFG]["modules"][name] = prefix
         cfg[name] = entry
@@ -177,9 +196,8 @@ def _settle(model: ModelPT, name: str) -> None:
 @contextmanager
 def undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
     """On any exception in the block, take the adapter `name` away again and leave no trace of it."""
-    had_cfg = "adapters" in model.cfg
-    global_cfg = copy.deepcopy(adapters_cfg(model).get(GLOBAL_CFG))
     children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
+    sections = [(section, set(section)) for section in _sections(model)]
     try:
         yield
     except BaseException:
@@ -187,12 +205,20 @@ def undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
         for module, names in children:
             for added in set(dict(module.named_children())) - names:
                 delattr(module, added)
-        with open_dict(model.cfg):
-            if not had_cfg:
-                model.cfg.pop("adapters", None)
-            elif global_cfg is None:
-                model.cfg.adapters.pop(GLOBAL_CFG, None)
-            else:
-                model.cfg.adapters[GLOBAL_CFG] = global_cfg
+        for section, keys in sections:
+            with open_dict(section):
+                for added in set(section) - keys:
+                    section.pop(added)
         share_config(model)
         raise
+
+
+def _sections(model: ModelPT) -> Iterator[DictConfig]:
+    """The model's config and the sections in it that adding an adapter writes to, as far as they exist."""
+    section = model.cfg
+    yield section
+    for key in ("adapters", GLOBAL_CFG, META_CFG, "modules"):
+        if key not in section:
+            return
+        section = section[key]
+        yield section

@@ -1,6 +1,8 @@
 """Which names are legal: exactly those that NeMo can add, save, restore and reload."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nemo.core import ModelPT
 from omegaconf import OmegaConf
 
@@ -37,6 +39,14 @@ def test_illegal_name_is_refused_and_a_legal_one_proposed(name: str) -> None:
         check_adapter_name(name)
     proposal = str(caught.value).rpartition("such as ")[2].strip("'")
     assert illegal_reason(proposal) is None
+
+
+@given(
+    st.text(min_size=1, max_size=8) | st.text(st.sampled_from("0123eExX_-oOnNyYtTfF~=<>|!&*?#%`'\"{}[], "), min_size=1)
+)
+def test_legal_names_survive_the_yaml_of_a_model(name: str) -> None:
+    if illegal_reason(name) is None:
+        assert list(OmegaConf.create(OmegaConf.to_yaml({name: {"enabled": True}}))) == [name]
 
 
 @pytest.mark.parametrize("name", [None, 12, ["a"]])

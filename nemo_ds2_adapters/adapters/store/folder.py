@@ -1,14 +1,19 @@
 """What a store needs of the place where its files lie."""
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from nemo_ds2_adapters.adapters.users import HASH_LENGTH
+
 FORMAT_FILE = "store.json"
 USERS = "users"
 CACHE = "cache"  # in a user's folder: whatever else is kept about the person
 SHARD_LENGTH = 2  # first hexadecimal digits of a user's hash: 256 directories
+SHARD_NAME = re.compile(f"[0-9a-f]{{{SHARD_LENGTH}}}")
+USER_NAME = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
 
 
 class Folder(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nemo_ds2_adapters.adapters.atomic import write_atomically
-from nemo_ds2_adapters.adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, USERS
+from nemo_ds2_adapters.adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS
 from nemo_ds2_adapters.errors import StoreBusyError
 
 LOCKS = "locks"
@@ -55,11 +55,11 @@ class LocalFolder:
 
     def shards(self) -> list[str]:
         """The first digits of the users' hashes that occur."""
-        return sorted(os.listdir(self.root / USERS))
+        return sorted(filter(SHARD_NAME.fullmatch, os.listdir(self.root / USERS)))
 
     def shard(self, shard: str) -> Iterator[tuple[str, list[str]]]:
         """The users of one shard with the names of their files."""
-        for user in sorted(os.listdir(self.root / USERS / shard)):
+        for user in sorted(filter(USER_NAME.fullmatch, os.listdir(self.root / USERS / shard))):
             yield user, self.names(user)
 
     def names(self, user: str) -> list[str]:

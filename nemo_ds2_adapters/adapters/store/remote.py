@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 
-from nemo_ds2_adapters.adapters.store.folder import FORMAT_FILE, SHARD_LENGTH, USERS
+from nemo_ds2_adapters.adapters.store.folder import FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USERS
 from nemo_ds2_adapters.errors import InputError
 
 AT_ONCE = 256  # files fetched by one call, at the same time where the file system can
@@ -52,7 +52,7 @@ class RemoteFolder:
 
     def shards(self) -> list[str]:
         """The first digits of the users' hashes that occur."""
-        return self._list(f"{self._root}/{USERS}")
+        return list(filter(SHARD_NAME.fullmatch, self._list(f"{self._root}/{USERS}")))
 
     def shard(self, shard: str) -> Iterator[tuple[str, list[str]]]:
         """The users of one shard with the names of their files, from one listing."""

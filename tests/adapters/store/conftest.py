@@ -33,13 +33,20 @@ def ds2(make_base, mlp) -> EncDecCTCModel:
     return model
 
 
+@pytest.fixture(scope="session")
+def made() -> dict[str, FileContents]:
+    """What is made once for all tests."""
+    return {}
+
+
 @pytest.fixture
-def adapter(ds2: EncDecCTCModel) -> ContentsMaker:
+def adapter(made: dict[str, FileContents], request: pytest.FixtureRequest) -> ContentsMaker:
     """Maker of adapters of `ds2` whose weights all have one value."""
-    original = describe_adapters(ds2, "user_john")
+    if "original" not in made:
+        made["original"] = describe_adapters(request.getfixturevalue("ds2"), "user_john")
 
     def make(number: float = 1.0) -> FileContents:
-        contents = copy.deepcopy(original)
+        contents = copy.deepcopy(made["original"])
         for state in contents.adapters["user_john"].states:
             for weight in state.values():
                 weight.fill_(number)
