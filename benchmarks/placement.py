@@ -101,6 +101,7 @@ def main() -> None:
                     after[speaker], _ = evaluate(cfg, model, f"user_{speaker}", test[speaker])
             worse = [after[s] - before[s][0] for s in after if after[s] > before[s][0]]
             errors = sum(after.values())
+            print(f"{layers}: {base_errors} -> {errors} wrong words of {words}")
             table.add_row(
                 layers,
                 f"{100 * base_errors / words:.1f} %",
