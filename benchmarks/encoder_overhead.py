@@ -71,7 +71,9 @@ def main() -> None:
     encoder = DeepSpeech2Encoder(MEL_BANDS, arguments.n_layers, arguments.d_model)
     lengths = torch.linspace(0.7 * FRAMES, 1.3 * FRAMES, BATCH_SIZE).round().long()[torch.randperm(BATCH_SIZE)]
     features = torch.randn(BATCH_SIZE, MEL_BANDS, int(lengths.max()))
-    print(f"{arguments.n_layers}x{arguments.d_model} GRU, batch {BATCH_SIZE}, {lengths.min()} to {lengths.max()} frames")
+    print(
+        f"{arguments.n_layers}x{arguments.d_model} GRU, batch {BATCH_SIZE}, {lengths.min()} to {lengths.max()} frames"
+    )
     modes: list[tuple[str, bool, Callable]] = [("eval mode, forward", False, forward_only)]
     if not arguments.eval_only:
         modes.append(("training mode, forward and backward", True, forward_and_backward))

@@ -154,7 +154,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / f"utterance{i}.{'flac' if i % 2 else 'wav'}"
         soundfile.write(path, 0.1 * random.standard_normal(round(seconds * SAMPLE_RATE)), SAMPLE_RATE)
         lines.append(json.dumps({"audio_filepath": str(path), "duration": seconds, "text": text}))
-    path = folder / "manifest.json"
+    path = folder / "recordings.json"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

@@ -15,8 +15,14 @@ from nemo_ds2_adapters.errors import InputError
 
 
 def contents_bytes(contents: FileContents) -> bytes:
-    """The file that holds these adapters, in the format they came in."""
+    """The file that holds these adapters, in the format they came in.
+
+    Raises:
+        InputError: the original's format cannot hold them.
+    """
     if contents.format == ORIGINAL:
+        if len(contents.adapters) != 1:
+            raise InputError(f"the original's format holds one adapter, not {len(contents.adapters)}")
         (adapter,) = contents.adapters.values()
         return file_bytes(to_original(adapter))
     content = to_dict(contents)

@@ -1,7 +1,6 @@
-"""Saving, loading and inspecting adapter files."""
+"""Saving and loading adapter files."""
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ import torch
 from nemo.core import ModelPT
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters.archive import TorchArchive, archive_in, open_archive
 from nemo_ds2_adapters.adapters.atomic import write_atomically
 from nemo_ds2_adapters.adapters.attach import undone_on_error
 from nemo_ds2_adapters.adapters.base import describe_base, difference, fingerprint
@@ -23,18 +21,16 @@ from nemo_ds2_adapters.adapters.contents import (
     FileContents,
     StoredAdapter,
     check_finite,
-    from_dict,
     to_dict,
 )
 from nemo_ds2_adapters.adapters.fitting import attach_stored, check_config
 from nemo_ds2_adapters.adapters.names import check_adapter_name, illegal_reason, missing_adapter
-from nemo_ds2_adapters.adapters.original import from_original, is_original, to_original
+from nemo_ds2_adapters.adapters.original import to_original
 from nemo_ds2_adapters.adapters.plain import plain_values
-from nemo_ds2_adapters.adapters.unpickle import unpickle
+from nemo_ds2_adapters.adapters.reading import FilePath, read_adapter_file
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
 from nemo_ds2_adapters.version import __version__
 
-FilePath = str | os.PathLike[str]
 MAX_REASONS = 20  # lines of an error message
 
 
@@ -156,58 +152,6 @@ def attach_contents(
             except AdapterFileError as error:
                 raise AdapterFileError(f"{path}: {error}") from error
     return [as_name or adapter.name for adapter in chosen]
-
-
-def inspect_adapter(path: FilePath) -> dict[str, Any]:
-    """What a file holds, in plain values and without a model. The file is read and checked in full.
-
-    Returns:
-        `format` (`nemo_ds2_adapters`, `nemo` or `original`), `adapters` (by name: `module`, `type`, `parameters`,
-        `config`, `shapes` of each part), and for this package's format `format_version`, `fingerprint`, `base`,
-        `created`, `versions` and `metadata`.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
-    contents = read_adapter_file(path)
-    adapters = {
-        adapter.name: {
-            "module": adapter.prefix,
-            "type": adapter.config["_target_"],
-            "parameters": adapter.parameters,
-            "config": adapter.config,
-            "shapes": [{key: list(value.shape) for key, value in state.items()} for state in adapter.states],
-        }
-        for adapter in contents.adapters.values()
-    }
-    about = {key: value for key, value in contents.info.items() if key not in ("paths", "parameters")}
-    return {"format": contents.format, "adapters": adapters, **about}
-
-
-def read_adapter_file(path: FilePath) -> FileContents:
-    """Read and check a file in any of the three formats.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
-    with open_archive(path) as archive:
-        return _contents(archive)
-
-
-def read_adapter_bytes(data: bytes, label: str) -> FileContents:
-    """Read and check what a file holds, in any of the three formats.
-
-    Raises:
-        AdapterFileError: the bytes are damaged or hostile; begins with `label`.
-    """
-    with archive_in(io.BytesIO(data), label) as archive:
-        return _contents(archive)
-
-
-def _contents(archive: TorchArchive) -> FileContents:
-    structure = archive.structure()
-    content = plain_values(unpickle(structure, archive.storage), limit=len(structure))  # a value takes a byte at least
-    return from_original(content) if is_original(content) else from_dict(content)
 
 
 def take_adapters(model: ModelPT, name: str | Sequence[str] | None) -> FileContents:

@@ -118,9 +118,10 @@ def test_name_that_ends_a_weight_name_of_its_type(make_base, snapshot) -> None:
 def test_global_cfg_is_merged(base, linear) -> None:
     add_adapter(base, "decoder:a", linear, global_cfg={"check_encoder_adapter": False})
     add_adapter(base, "b", linear, global_cfg={"check_decoder_adapter": False})
-    merge_global_cfg(base, OmegaConf.create({"adapter_meta_cfg": {"note": "kept"}}))
+    merge_global_cfg(base, OmegaConf.create({"note": "kept"}))
     assert base.cfg.adapters.global_cfg == {
-        "adapter_meta_cfg": {"modules": {"a": "decoder", "b": ""}, "note": "kept"},
+        "adapter_meta_cfg": {"modules": {"a": "decoder", "b": ""}},
+        "note": "kept",
         "check_encoder_adapter": False,
         "check_decoder_adapter": False,
     }
@@ -145,3 +146,13 @@ def test_dataclass_dict_and_dictconfig_are_the_same(base, linear) -> None:
 def test_disabled_from_the_start(base, linear) -> None:
     add_adapter(base, "a", linear | {"enabled": False})
     assert base.get_enabled_adapters() == []
+
+
+@pytest.mark.parametrize("common", [{"adapter_meta_cfg": {}}, ["a"], {"x": object()}])
+def test_bad_global_cfg_changes_nothing(base, linear, snapshot, common) -> None:
+    before = snapshot(base)
+    with pytest.raises(InputError, match="global_cfg"):
+        add_adapter(base, "a", linear, global_cfg=common)
+    with pytest.raises(InputError, match="global_cfg"):
+        merge_global_cfg(base, common)
+    assert snapshot(base) == before

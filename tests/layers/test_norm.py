@@ -28,7 +28,7 @@ def trained_norm() -> MaskedBatchNorm:
     return norm
 
 
-def running_statistics(norm: nn.BatchNorm1d) -> list[Tensor]:
+def running_statistics(norm: MaskedBatchNorm) -> list[Tensor]:
     return [buffer.clone() for buffer in norm.buffers()]
 
 
@@ -84,14 +84,12 @@ def test_eval_mode_uses_running_statistics() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("track_running_stats", [True, False])
-def test_frozen_weight_keeps_running_statistics_in_every_mode(training: bool, track_running_stats: bool) -> None:
+def test_frozen_weight_keeps_running_statistics_in_every_mode(training: bool) -> None:
     norm = trained_norm()
     norm(*batch([5, 3]))
     x, mask = batch([4, 2])
     expected, before = norm.eval()(x, mask), running_statistics(norm)
     norm.weight.requires_grad_(False)
-    norm.track_running_stats = track_running_stats
     assert torch.equal(norm.train(training)(x, mask), expected)
     assert all(map(torch.equal, norm.buffers(), before))
 
@@ -101,7 +99,6 @@ def test_unfreezing_brings_batch_statistics_back() -> None:
     x, mask = batch([4, 2])
     expected = norm(x, mask)
     norm.weight.requires_grad_(False)
-    norm.track_running_stats = False  # NeMo's unfreeze_enabled_adapters() leaves it so
     assert not torch.allclose(norm(x, mask), expected)
     before = running_statistics(norm)
     norm.weight.requires_grad_(True)
@@ -114,6 +111,20 @@ def test_a_batch_without_real_frames_leaves_no_nan() -> None:
     x, mask = batch([3, 3])
     assert norm(x, torch.zeros_like(mask)).isfinite().all()
     assert all(buffer.isfinite().all() for buffer in norm.buffers())
+
+
+def test_conversion_to_synchronised_batch_norm_leaves_it() -> None:
+    # Lightning does so on several devices where `sync_batchnorm` is on, as in NeMo's configs
+    norm = MaskedBatchNorm(FEATURES, channel_dim=-1)
+    module = nn.SyncBatchNorm.convert_sync_batchnorm(nn.ModuleList([norm, nn.BatchNorm1d(FEATURES)]))
+    assert isinstance(module[1], nn.SyncBatchNorm) and module[0] is norm
+
+
+def test_parameters_and_buffers_are_those_of_torch() -> None:
+    norm, reference = MaskedBatchNorm(FEATURES), nn.BatchNorm1d(FEATURES)
+    assert list(norm.state_dict()) == list(reference.state_dict())
+    for got, expected in zip(norm.state_dict().values(), reference.state_dict().values()):
+        assert torch.equal(got, expected) and got.dtype == expected.dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

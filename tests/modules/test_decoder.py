@@ -38,7 +38,7 @@ def decoder(**options: Any) -> DeepSpeech2Decoder:
     return DeepSpeech2Decoder(WIDTH, vocabulary=LETTERS, **options)
 
 
-@pytest.mark.parametrize(("norm", "cls"), [(None, type(None)), ("batch", nn.BatchNorm1d), ("layer", nn.LayerNorm)])
+@pytest.mark.parametrize(("norm", "cls"), [(None, type(None)), ("batch", MaskedBatchNorm), ("layer", nn.LayerNorm)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_output_is_log_softmax_of_norm_and_linear(norm: str | None, cls: type, bias: bool) -> None:
     head = decoder(norm=norm, bias=bias).eval()

@@ -6,8 +6,9 @@ from typing import Any
 
 from nemo_ds2_adapters.adapters.contents import OURS, FileContents, StoredAdapter
 from nemo_ds2_adapters.adapters.editing import with_adapters
-from nemo_ds2_adapters.adapters.file import find_adapter, read_adapter_bytes
+from nemo_ds2_adapters.adapters.file import find_adapter
 from nemo_ds2_adapters.adapters.plain import plain_values
+from nemo_ds2_adapters.adapters.reading import read_adapter_bytes
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, UserIdError
 

@@ -13,8 +13,9 @@ from nemo_ds2_adapters.adapters.base import fingerprint
 from nemo_ds2_adapters.adapters.blocks import adapter_names
 from nemo_ds2_adapters.adapters.contents import FileContents
 from nemo_ds2_adapters.adapters.editing import contents_bytes
-from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, read_adapter_file
+from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters
 from nemo_ds2_adapters.adapters.names import missing_adapter
+from nemo_ds2_adapters.adapters.reading import read_adapter_file
 from nemo_ds2_adapters.adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.adapters.store.index import Entry
 from nemo_ds2_adapters.adapters.store.opening import open_folder

@@ -1,0 +1,30 @@
+"""The command line, `ds2-adapters`."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from nemo_ds2_adapters.cli.app import app
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreBusyError
+from nemo_ds2_adapters.training.script import quiet
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and end the program; exit code 1 and one line for wrong input, 2 and one line for a wrong call."""
+    quiet("ERROR")
+    try:
+        sys.exit(app(args=arguments, prog_name="ds2-adapters", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message()} (see ds2-adapters --help)", error.exit_code)
+    except typer.Abort:
+        _fail("stopped, nothing was changed", 1)
+    except (InputError, AdapterFileError, StoreBusyError, OSError) as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)

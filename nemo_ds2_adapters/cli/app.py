@@ -1,0 +1,227 @@
+"""The commands of `ds2-adapters`."""
+
+from dataclasses import asdict
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nemo_ds2_adapters.adapters.atomic import write_atomically
+from nemo_ds2_adapters.adapters.contents import NEMO, ORIGINAL, OURS, FileContents
+from nemo_ds2_adapters.adapters.editing import contents_bytes, with_adapters
+from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, find_adapter
+from nemo_ds2_adapters.adapters.reading import inspect_contents, read_adapter_file
+from nemo_ds2_adapters.adapters.restore import restore_model
+from nemo_ds2_adapters.adapters.store import AdapterStore
+from nemo_ds2_adapters.cli.opening import open_source
+from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
+from nemo_ds2_adapters.cli.source import Source
+from nemo_ds2_adapters.cli.store_source import StoreSource
+from nemo_ds2_adapters.errors import InputError
+
+app = typer.Typer(
+    help="List, move, change and check personal adapters in .nemo models, .pt files and stores.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SourceArgument = Annotated[str, typer.Argument(help="A .nemo, a .pt, or a store: directory or URL.", metavar="SOURCE")]
+NameArgument = Annotated[str, typer.Argument(help="Adapter name; in a store, user id.", metavar="NAME")]
+TargetArgument = Annotated[str, typer.Argument(help="Its new name or user id.", metavar="NEW")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+VersionOption = Annotated[int | None, typer.Option(help="Number of a stored version; without, the current one.")]
+
+
+class Format(StrEnum):
+    """Formats of adapter files."""
+
+    ours = OURS
+    nemo = NEMO
+    original = ORIGINAL
+
+
+@app.command("list")
+def list_command(
+    source: SourceArgument,
+    prefix: Annotated[str, typer.Option(help="Only names or user ids that begin so.")] = "",
+    since: Annotated[datetime | None, typer.Option(help="Only what was stored then or later (stores).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the adapters in SOURCE."""
+    with busy(f"reading {source}"):
+        rows = open_source(source).rows(prefix, since)
+    if as_json:
+        show_json(rows)
+    else:
+        show_rows(rows, source)
+
+
+@app.command()
+def inspect(
+    source: SourceArgument,
+    name: Annotated[str | None, typer.Argument(help="Adapter name or user id, if there are several.")] = None,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all about one adapter: type, sizes, base, metadata, versions."""
+    with busy(f"reading {source}"):
+        opened = open_source(source)
+        about = inspect_contents(opened.contents(_only_name(opened, source) if name is None else name, version))
+        ((adapter_name, adapter),) = about.pop("adapters").items()
+        about = {"name": adapter_name, **adapter, **about}
+        if isinstance(opened, StoreSource):
+            about["stored"] = [
+                {"version": v.number, "time": v.stored.isoformat(), "sha256": v.sha256}
+                for v in opened.store.versions(about["metadata"]["user_id"])
+            ]
+    if as_json:
+        show_json(about)
+    else:
+        show_tree({key: value for key, value in about.items() if key != "base"})  # that is long, and means little
+
+
+@app.command()
+def export(
+    source: SourceArgument,
+    name: NameArgument,
+    path: Annotated[Path, typer.Argument(help="The .pt to write.", metavar="FILE")],
+    version: VersionOption = None,
+    file_format: Annotated[Format | None, typer.Option("--format", help="Without, the one it has.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace FILE if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one adapter of SOURCE to a .pt of its own."""
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists already, pass --force to replace it")
+    with busy(f"reading {source}"):
+        contents = open_source(source).contents(name, version)
+    if file_format == Format.ours and contents.format != OURS:
+        raise InputError(
+            f"{source}: is in the format {contents.format!r}, which does not say for which base it was made; "
+            f"import it into its base model, and export it from there"
+        )
+    write_atomically(
+        path, contents_bytes(FileContents(file_format or contents.format, contents.adapters, contents.info))
+    )
+    _say(f"{name} of {source} written to {path}", as_json, source=source, name=name, path=str(path))
+
+
+@app.command("import")
+def import_command(
+    target: Annotated[str, typer.Argument(help="A .nemo or a store.", metavar="TARGET")],
+    path: Annotated[Path, typer.Argument(help="The .pt with the adapter.", metavar="FILE")],
+    adapter: Annotated[str | None, typer.Option(help="Which adapter, if FILE holds several.")] = None,
+    name: Annotated[str | None, typer.Option("--as", help="Adapter name or user id; without, FILE's.")] = None,
+    base: Annotated[Path | None, typer.Option(help="For stores: its base .nemo, if FILE does not say it.")] = None,
+    any_base: Annotated[bool, typer.Option(help="For a .nemo: also if made for another base.")] = False,
+    create: Annotated[bool, typer.Option(help="Make a store at TARGET if there is none.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the adapter of a .pt into a model or a store."""
+    contents = read_adapter_file(path)
+    if adapter is None and len(contents.adapters) > 1:
+        raise InputError(f"{path}: holds {', '.join(contents.adapters)}: choose one with --adapter")
+    chosen = find_adapter(contents, adapter or next(iter(contents.adapters)), path)
+    contents = with_adapters(contents, [chosen])
+    with busy(f"writing {target}"):
+        opened = StoreSource(AdapterStore(target)) if create else open_source(target)
+        if base is not None:
+            model = restore_model(str(base), None)
+            attached = attach_contents(model, contents, path, as_name="imported")
+            contents = describe_adapters(model, attached, contents.info.get("metadata"))
+        got = opened.take(contents, str(path), name, any_base)
+    _say(f"{chosen.name} of {path} imported into {target} as {got}", as_json, target=target, name=got)
+
+
+@app.command()
+def rename(source: SourceArgument, old: NameArgument, new: TargetArgument, as_json: JsonOption = False) -> None:
+    """Give an adapter another name, or a user another id."""
+    with busy(f"writing {source}"):
+        open_source(source).rename(old, new)
+    _say(f"{old} renamed to {new} in {source}", as_json, source=source, name=new)
+
+
+@app.command()
+def copy(source: SourceArgument, name: NameArgument, new: TargetArgument, as_json: JsonOption = False) -> None:
+    """Copy an adapter, as the starting point of another one."""
+    with busy(f"writing {source}"):
+        open_source(source).copy(name, new)
+    _say(f"{name} copied to {new} in {source}", as_json, source=source, name=new)
+
+
+@app.command()
+def delete(
+    source: SourceArgument,
+    name: NameArgument,
+    version: VersionOption = None,
+    erase: Annotated[bool, typer.Option(help="Stores: everything of the person, also what is cached.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove an adapter, in a store with all its versions."""
+    opened = open_source(source)
+    if erase and (version is not None or not isinstance(opened, StoreSource)):
+        raise InputError("--erase is for stores, and without --version: it removes everything of a person")
+    what = name if version is None else f"version {version} of {name}"
+    if not yes:
+        typer.confirm(f"Remove {what} from {source} for good?", abort=True, err=True)
+    with busy(f"writing {source}"):
+        if erase and isinstance(opened, StoreSource):
+            opened.store.erase(name)
+        else:
+            opened.delete(name, version)
+    _say(f"{what} removed from {source}", as_json, source=source, name=name)
+
+
+@app.command()
+def average(
+    source: SourceArgument,
+    names: Annotated[list[str], typer.Argument(help="Adapter names or user ids.", metavar="NAMES...")],
+    into: Annotated[str, typer.Option(help="Name or user id of the mean.")],
+    weight: Annotated[list[float] | None, typer.Option(help="One per name, in their order; without, equal.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the weighted mean of several adapters of one architecture."""
+    with busy(f"writing {source}"):
+        open_source(source).average(names, into, weight or None)
+    _say(f"mean of {', '.join(names)} written to {into} in {source}", as_json, source=source, name=into)
+
+
+@app.command()
+def verify(
+    sources: Annotated[list[str], typer.Argument(help=".nemo, .pt, and stores.", metavar="SOURCES...")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read and check all adapters; in a store also mend index and permissions. Exit code 1 if something is wrong."""
+    findings = {}
+    for source in sources:
+        with progress(f"checking {source}") as on_progress:
+            findings[source] = open_source(source).verify(on_progress)
+    if as_json:
+        show_json([{"source": source, **asdict(found)} for source, found in findings.items()])
+    else:
+        for source, found in findings.items():
+            for line in found.repaired:
+                typer.echo(f"{source}: mended {line}")
+            for line in found.problems:
+                typer.echo(f"{source}: PROBLEM {line}")
+            typer.echo(f"{source}: {found.checked} adapters are sound, {len(found.problems)} problems")
+    if any(found.problems for found in findings.values()):
+        raise typer.Exit(1)
+
+
+def _only_name(source: Source, label: str) -> str:
+    rows = source.rows("", None)
+    if len(rows) != 1:
+        raise InputError(f"{label}: holds {len(rows)} adapters, say which one (ds2-adapters list {label})")
+    return str(next(iter(rows[0].values())))
+
+
+def _say(message: str, as_json: bool, **values: Any) -> None:
+    if as_json:
+        show_json(values)
+    else:
+        typer.echo(message)

@@ -1,0 +1,105 @@
+"""The adapters in a `.nemo`."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from nemo_ds2_adapters.adapters import (
+    average_adapters,
+    copy_adapter,
+    delete_adapter,
+    enable_adapters,
+    list_adapters,
+    rename_adapter,
+)
+from nemo_ds2_adapters.adapters.contents import FileContents
+from nemo_ds2_adapters.adapters.enabling import enabled_names
+from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, take_adapters
+from nemo_ds2_adapters.adapters.restore import restore_model
+from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
+from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError
+
+
+class ModelSource:
+    """A model; every change writes the `.nemo` anew, beside the old one, which it then replaces."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = restore_model(str(path), None)
+
+    def rows(self, prefix: str, since: datetime | None) -> list[Row]:
+        """Name, module, type, parameters, and whether it is enabled."""
+        refuse_since(since, self.path)
+        adapters = take_adapters(self.model, None).adapters if list_adapters(self.model) else {}
+        enabled = enabled_names(self.model) if adapters else []
+        return [
+            {
+                "name": name,
+                "module": adapter.prefix,
+                "type": adapter.config["_target_"],
+                "parameters": adapter.parameters,
+                "enabled": name in enabled,
+            }
+            for name, adapter in adapters.items()
+            if name.startswith(prefix)
+        ]
+
+    def contents(self, name: str, version: int | None) -> FileContents:
+        """One adapter as a file of its own."""
+        refuse_version(version, self.path)
+        return describe_adapters(self.model, name)
+
+    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
+        """Attach an adapter, disabled, so that the others work as before."""
+        before = enabled_names(self.model) if list_adapters(self.model) else []
+        try:
+            (attached,) = attach_contents(self.model, contents, label, None, name, strict_base=not any_base)
+        except BaseMismatchError as error:
+            raise BaseMismatchError(str(error).replace("strict_base=False", "--any-base")) from error
+        enable_adapters(self.model, before)
+        self._save()
+        return attached
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an adapter another name."""
+        rename_adapter(self.model, old, new)
+        self._save()
+
+    def copy(self, source: str, target: str) -> None:
+        """Attach a copy of an adapter, disabled."""
+        copy_adapter(self.model, source, target)
+        self._save()
+
+    def delete(self, name: str, version: int | None) -> None:
+        """Remove an adapter."""
+        refuse_version(version, self.path)
+        delete_adapter(self.model, name)
+        self._save()
+
+    def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
+        """Attach the weighted mean of several adapters, disabled."""
+        average_adapters(self.model, names, target, weights)
+        self._save()
+
+    def verify(self, on_progress: Progress) -> Findings:
+        """Check that every adapter of the config has its modules, and finite weights."""
+        problems = []
+        names = list_adapters(self.model)
+        for i, name in enumerate(names):
+            try:
+                take_adapters(self.model, name)
+            except (AdapterFileError, InputError) as error:
+                problems.append(f"{self.path}: {error}")
+            on_progress((i + 1) / len(names))
+        return Findings(len(names), [], problems)
+
+    def _save(self) -> None:
+        # NeMo writes an archive piece by piece: killed meanwhile, it would leave half a model.
+        temporary = self.path.with_name(f".{self.path.stem}.{uuid4().hex}.nemo")
+        try:
+            self.model.save_to(str(temporary))
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""What a person sees, and what a program reads."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+FINGERPRINT_DIGITS = 12  # of 64: enough to tell a person's bases apart
+
+# How a column looks to a person; a program gets the value itself.
+LOOKS: dict[str, Callable[[Any], str]] = {
+    "stored": lambda time: f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}",
+    "module": lambda prefix: prefix or "(default)",
+    "type": lambda path: path.rpartition(".")[2],
+    "parameters": lambda number: f"{number:,}",
+    "bytes": decimal,
+    "base": lambda fingerprint: fingerprint[:FINGERPRINT_DIGITS],
+    "enabled": lambda enabled: "yes" if enabled else "no",
+}
+NUMBERS = ("version", "parameters", "bytes")
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=lambda tensor: tensor.tolist()))
+
+
+def show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:
+    """Print rows with the same columns as a table."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(LOOKS.get(column, str)(value) for column, value in row.items()))
+    Console(markup=False, highlight=False).print(table if rows else f"{title}: no adapters")
+
+
+def show_tree(value: dict[str, Any]) -> None:
+    """Print nested values, one line for each, by their dotted keys."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for key, leaf in _leaves(value):
+        table.add_row(key, str(leaf))
+    Console(markup=False, highlight=False).print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on the error stream: yields what to call with the share that is done, 0 to 1."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A sign on the error stream, for work of unknown length."""
+    console = Console(stderr=True, markup=False)
+    with console.status(what):
+        yield
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{key}.{i}")
+    else:
+        yield key, value

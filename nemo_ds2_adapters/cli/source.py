@@ -1,0 +1,62 @@
+"""What has adapters in it, a `.nemo`, a `.pt` or a store, seen as one kind of thing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from nemo_ds2_adapters.adapters.contents import FileContents
+from nemo_ds2_adapters.errors import InputError
+
+Row = dict[str, Any]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check found: how many adapters, what was mended, and what is wrong."""
+
+    checked: int
+    repaired: Sequence[str]
+    problems: Sequence[str]
+
+
+class Source(Protocol):
+    """Adapters by name; in a store, the name is the user id."""
+
+    def rows(self, prefix: str, since: datetime | None) -> list[Row]:
+        """One row per adapter whose name begins so, the same columns in each."""
+
+    def contents(self, name: str, version: int | None) -> FileContents:
+        """One adapter as a file of its own. Raises InputError: there is none."""
+
+    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
+        """Put in the one adapter of a file, under a name, or under that of the file; the name it got."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an adapter another name."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a copy of an adapter a name of its own."""
+
+    def delete(self, name: str, version: int | None) -> None:
+        """Remove an adapter."""
+
+    def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
+        """Put in the weighted mean of several adapters."""
+
+    def verify(self, on_progress: Progress) -> Findings:
+        """Read and check all adapters."""
+
+
+def refuse_since(since: datetime | None, path: Path) -> None:
+    """Raises InputError: a time was asked of something that keeps none."""
+    if since is not None:
+        raise InputError(f"{path}: only stores know when an adapter was stored, leave out --since")
+
+
+def refuse_version(version: int | None, path: Path) -> None:
+    """Raises InputError: a version was asked of something that has none."""
+    if version is not None:
+        raise InputError(f"{path}: only stores keep versions, leave out --version")

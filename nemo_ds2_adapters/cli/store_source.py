@@ -1,0 +1,64 @@
+"""The adapters in a store, by user id."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from nemo_ds2_adapters.adapters.contents import FileContents
+from nemo_ds2_adapters.adapters.store import AdapterStore
+from nemo_ds2_adapters.cli.source import Findings, Progress, Row
+from nemo_ds2_adapters.errors import InputError
+
+
+class StoreSource:
+    """A store; where a model or a file has an adapter's name, this has the user id."""
+
+    def __init__(self, store: AdapterStore) -> None:
+        self.store = store
+
+    def rows(self, prefix: str, since: datetime | None) -> list[Row]:
+        """User id, version, time of storing, type, parameters, size in bytes, fingerprint of the base."""
+        return [
+            {
+                "user id": entry.user_id,
+                "version": entry.version,
+                "stored": entry.stored,
+                "type": entry.type,
+                "parameters": entry.parameters,
+                "bytes": entry.size,
+                "base": entry.fingerprint,
+            }
+            for entry in sorted(self.store.entries(prefix, since), key=lambda entry: entry.user_id)
+        ]
+
+    def contents(self, name: str, version: int | None) -> FileContents:
+        """A user's adapter."""
+        return self.store.get(name, version)
+
+    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
+        """Put an adapter in for a user, by default the one that the file is of."""
+        user_id = contents.info.get("metadata", {}).get("user_id") if name is None else name
+        if user_id is None:
+            raise InputError(f"{label}: does not say whose it is, give the user id with --as")
+        self.store.put(user_id, contents)
+        return user_id
+
+    def rename(self, old: str, new: str) -> None:
+        """Move all of a user's versions to another id."""
+        self.store.rename(old, new)
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a user a copy of another one's adapter, without the metadata."""
+        self.store.copy(source, target)
+
+    def delete(self, name: str, version: int | None) -> None:
+        """Remove a user's adapter, or one version."""
+        self.store.delete(name, version)
+
+    def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
+        """Give a user the weighted mean of several users' adapters."""
+        self.store.average(names, target, weights)
+
+    def verify(self, on_progress: Progress) -> Findings:
+        """Check every version of every user, and mend the index and permissions."""
+        report = self.store.verify(on_progress)
+        return Findings(report.versions, report.repaired, report.problems)
