@@ -70,7 +70,7 @@ def test_adapters_that_come_and_go_in_the_block(three, linear) -> None:
         delete_adapter(three, "a")
         rename_adapter(three, "c", "d")
         add_adapter(three, "new", linear)
-    assert enabled_names(three) == ["new"]  # d was disabled, and is not the c that was enabled
+    assert enabled_names(three) == ["b", "new"]  # d was disabled, and is not the c that was enabled
 
 
 def test_returns_what_was_enabled(three) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -208,7 +208,7 @@ OPERATION = st.one_of(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(["deepspeech2", "conformer"]), operations=st.lists(OPERATION, min_size=3, max_size=8))
 def test_any_sequence(bases, train, outputs, linear, tmp_path_factory, kind, operations) -> None:
     model = bases(kind)

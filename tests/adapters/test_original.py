@@ -8,8 +8,8 @@ import torch
 
 from nemo_ds2_adapters.adapters import add_adapter, inspect_adapter, save_original_adapter
 from nemo_ds2_adapters.adapters.contents import FileContents, StoredAdapter
-from nemo_ds2_adapters.adapters.reading import read_adapter_file
 from nemo_ds2_adapters.adapters.original import HEAD_TARGET, to_original
+from nemo_ds2_adapters.adapters.reading import read_adapter_file
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 SIZES = [8, 6, 5, 4]  # input, hidden, hidden, output

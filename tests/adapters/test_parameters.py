@@ -1,5 +1,7 @@
 """Freezing, counting and showing."""
 
+import io
+
 import pytest
 import torch
 from rich.console import Console
@@ -62,7 +64,7 @@ def test_summary(adapted) -> None:
     enable_adapters(adapted, "b")
     adapted.freeze()
     adapted.unfreeze_enabled_adapters()
-    console = Console(width=120, record=True, quiet=True)
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(adapter_summary(adapted))
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
     (a, b) = [line for line in lines if line]

@@ -1,0 +1,167 @@
+"""A store of many users: does looking up, reading and storing get slower with their number?
+
+    python benchmarks/store.py --users 1000 10000 100000
+
+Fills a directory with adapters of as many users as asked, and times the calls on users taken at random.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+import time
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from nemo_ds2_adapters.adapters import AdapterStore, adapter_name_for_user, user_hash
+from nemo_ds2_adapters.adapters.contents import OURS, FileContents, StoredAdapter
+from nemo_ds2_adapters.adapters.store import Entry, Version
+
+CALLS = 500  # timed calls of each kind
+
+
+def user_id_of(number: int) -> str:
+    """Ids of one length, so that one can take another's place in a file."""
+    return f"user{number:07d}@example.com"
+
+
+def adapter_of(sizes: tuple[int, ...]) -> FileContents:
+    """An adapter in the encoder, Linear layers of these sizes, as a model's would be."""
+    state = {}
+    for i, (width, following) in enumerate(zip(sizes, sizes[1:])):
+        state[f"module.{3 * i}.weight"] = torch.randn(following, width)
+        state[f"module.{3 * i}.bias"] = torch.zeros(following)
+    config = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": list(sizes[1:-1])}
+    adapter = StoredAdapter("benchmark", "", config, [state], ["encoder"])
+    info = {
+        "fingerprint": "0" * 64,
+        "base": {},
+        "created": "2026-01-31T12:00:00+00:00",
+        "versions": {},
+        "paths": {"benchmark": ["encoder"]},
+        "parameters": {"benchmark": adapter.parameters},
+        "metadata": {},
+    }
+    return FileContents(OURS, {"benchmark": adapter}, info)
+
+
+class Filler:
+    """Writes many users' adapters quickly: files as `put` writes them, without waiting for the disk each time.
+
+    The first one is really put; in the others, user id and adapter name are exchanged in its bytes, and the checksum
+    of the zip entry with them.
+    """
+
+    def __init__(self, root: Path, contents: FileContents) -> None:
+        self.root = root
+        user_id = user_id_of(0)
+        version = AdapterStore(root).put(user_id, contents)
+        folder = self._folder(user_id)
+        self._template = (folder / version.file_name).read_bytes()
+        self._entry = Entry.from_bytes((folder / version.index_name).read_bytes(), version, user_hash(user_id))
+        with zipfile.ZipFile(BytesIO(self._template)) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            self._structure = archive.read(name)
+        self._names = user_id, adapter_name_for_user(user_id)
+
+    def fill(self, first: int, last: int) -> None:
+        """Add users `first` to `last`, the latter not included."""
+        for number in track(range(max(first, 1), last), f"filling to {last:,} users", transient=True):
+            user_id = user_id_of(number)
+            data = self._bytes_of(user_id)
+            version = Version.of(data, 1)
+            entry = replace(self._entry, user_id=user_id, stored=version.stored.isoformat())
+            folder = self._folder(user_id)
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700)
+            for name, content in ((version.index_name, entry.to_bytes()), (version.file_name, data)):
+                with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                    file.write(content)
+
+    def _bytes_of(self, user_id: str) -> bytes:
+        data, structure = self._template, self._structure
+        for old, new in zip(self._names, (user_id, adapter_name_for_user(user_id))):
+            data, structure = data.replace(old.encode(), new.encode()), structure.replace(old.encode(), new.encode())
+        return data.replace(_crc(self._structure), _crc(structure))
+
+    def _folder(self, user_id: str) -> Path:
+        user = user_hash(user_id)
+        return self.root / "users" / user[:2] / user
+
+
+def _crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def milliseconds(call: Callable[[str], object], user_ids: list[str]) -> float:
+    """Median time of a call, over these users."""
+    times = []
+    for user_id in user_ids:
+        start = time.perf_counter()
+        call(user_id)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, nargs="+", default=[100, 10_000, 100_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16, 8, 16], help="of the adapter's Linear layers")
+    parser.add_argument("--folder", type=Path, help="where to make the store, which is removed afterwards")
+    arguments = parser.parse_args()
+
+    chance = random.Random(0)
+    contents = adapter_of(tuple(arguments.sizes))
+    (adapter,) = contents.adapters.values()
+    table = Table(title=f"{adapter.parameters:,} parameters per user, ms: median of {CALLS} calls")
+    columns = ("users", "has", "get", "put", "new user", "list, first", "list, all", "list, MB")
+    for column in columns:
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        filler = Filler(Path(folder) / "store", contents)
+        store = AdapterStore(filler.root)
+        filled = 1
+        for users in sorted(arguments.users):
+            filler.fill(filled, users)
+            filled = users
+            some = [user_id_of(chance.randrange(users)) for _ in range(CALLS)]
+            tracemalloc.start()
+            start = time.perf_counter()
+            listed = store.list()
+            first = len(list(islice(listed, 1)))
+            first_time = time.perf_counter() - start
+            found = first + sum(1 for _ in listed)
+            all_time = time.perf_counter() - start
+            memory = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert found == users, (found, users)
+            new = [f"new{users}-{i}" for i in range(CALLS)]
+            table.add_row(
+                f"{users:,}",
+                f"{milliseconds(store.has, some):.2f}",
+                f"{milliseconds(store.get, some):.2f}",
+                f"{milliseconds(lambda user_id: store.put(user_id, contents), some):.2f}",
+                f"{milliseconds(lambda user_id: store.put(user_id, contents), new):.2f}",
+                f"{1000 * first_time:.0f}",
+                f"{1000 * all_time:.0f}",
+                f"{memory / 1e6:.1f}",
+            )
+            for user_id in new:
+                store.erase(user_id)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
