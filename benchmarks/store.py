@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -40,7 +40,7 @@ def user_id_of(number: int) -> str:
 def adapter_of(sizes: tuple[int, ...]) -> FileContents:
     """An adapter in the encoder, Linear layers of these sizes, as a model's would be."""
     state = {}
-    for i, (width, following) in enumerate(zip(sizes, sizes[1:])):
+    for i, (width, following) in enumerate(pairwise(sizes)):
         state[f"module.{3 * i}.weight"] = torch.randn(following, width)
         state[f"module.{3 * i}.bias"] = torch.zeros(following)
     config = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": list(sizes[1:-1])}

@@ -1,9 +1,47 @@
 """Personal adapters for DeepSpeech2 in NVIDIA NeMo. Importing this package registers everything with NeMo."""
 
 from nemo_ds2_adapters import modules
+from nemo_ds2_adapters.adapters import (
+    adapter_summary,
+    add_adapter,
+    average_adapters,
+    copy_adapter,
+    count_parameters,
+    delete_adapter,
+    enabled_adapters,
+    freeze_base,
+    inspect_adapter,
+    list_adapters,
+    load_adapter,
+    rename_adapter,
+    save_adapter,
+    unfreeze_base,
+)
+from nemo_ds2_adapters.adapters.store import AdapterStore
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.registration import allow_targets
 from nemo_ds2_adapters.version import __version__
 
-__all__ = ["__version__", "modules"]
+__all__ = [
+    "AdapterFileError",
+    "AdapterStore",
+    "InputError",
+    "__version__",
+    "adapter_summary",
+    "add_adapter",
+    "average_adapters",
+    "copy_adapter",
+    "count_parameters",
+    "delete_adapter",
+    "enabled_adapters",
+    "freeze_base",
+    "inspect_adapter",
+    "list_adapters",
+    "load_adapter",
+    "modules",
+    "rename_adapter",
+    "save_adapter",
+    "unfreeze_base",
+]
 
 allow_targets()

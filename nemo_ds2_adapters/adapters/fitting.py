@@ -5,9 +5,7 @@ from typing import Any
 
 import torch
 from nemo.core import ModelPT
-from nemo.core.classes.common import safe_instantiate
 from nemo.core.classes.mixins.adapter_mixin_strategies import AbstractAdapterStrategy
-from omegaconf import OmegaConf
 from torch import nn
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
@@ -16,8 +14,8 @@ from nemo_ds2_adapters.adapters.contents import State, StoredAdapter, check_fini
 from nemo_ds2_adapters.errors import AdapterFileError
 
 STRATEGY = "adapter_strategy"
-PLACEMENT = "layers"  # read by the encoder, not by the adapter's class
-HYDRA_KEYS = ("_args_", "_convert_", "_partial_", "_recursive_")
+NO_ARGUMENTS = ("_target_", "enabled", "layers", STRATEGY)  # of the adapter's class, or without effect on sizes
+CLASS_KEYS = {"_target_", "_args_", "_convert_", "_partial_", "_recursive_"}  # by which Hydra makes objects
 MAX_BUFFER_NUMBERS = 2**24  # that a class makes up by itself, such as a table of positions
 
 
@@ -27,8 +25,7 @@ def check_config(adapter: StoredAdapter) -> None:
     Raises:
         AdapterFileError: it names classes that are no adapters or not loaded, or sizes that the weights do not have.
     """
-    _check_classes(adapter)
-    _check_sizes(adapter)
+    _check_sizes(adapter, _adapter_class(adapter))
 
 
 def attach_stored(model: ModelPT, adapter: StoredAdapter, name: str) -> None:
@@ -48,22 +45,22 @@ def attach_stored(model: ModelPT, adapter: StoredAdapter, name: str) -> None:
     check_finite(name, [part.state_dict() for _, part in adapter_parts(model, name)])  # in the model's precision
 
 
-def _check_classes(adapter: StoredAdapter) -> None:
+def _adapter_class(adapter: StoredAdapter) -> type:
     """Only classes that the program has loaded already, and only where adapters name classes."""
-    allowed = ((adapter.config, nn.Module), (adapter.config.get(STRATEGY), AbstractAdapterStrategy))
-    for section, kind in allowed:
-        if isinstance(section, dict):
-            _check_class(adapter.name, section.get("_target_"), kind)
-    values = [v for section, _ in allowed if isinstance(section, dict) for k, v in section.items() if k != STRATEGY]
-    nested = [key for value in values for key in _keys(value)]
-    top = [key for section, _ in allowed if isinstance(section, dict) for key in section]
-    if "_target_" in nested or set(HYDRA_KEYS) & {*nested, *top}:
+    config = dict(adapter.config)
+    strategy = config.pop(STRATEGY, None)
+    strategy = dict(strategy) if isinstance(strategy, dict) else None
+    adapter_class = _loaded_class(adapter.name, config.pop("_target_"), nn.Module)
+    if strategy is not None:
+        _loaded_class(adapter.name, strategy.pop("_target_", None), AbstractAdapterStrategy)
+    if CLASS_KEYS & {*_keys(config), *_keys(strategy)}:
         raise AdapterFileError(f"the config of adapter {adapter.name!r} names classes where none belong")
     if any("${" in text for text in _texts(adapter.config)):
         raise AdapterFileError(f"the config of adapter {adapter.name!r} has interpolations, a file must not")
+    return adapter_class
 
 
-def _check_class(name: str, path: Any, kind: type) -> None:
+def _loaded_class(name: str, path: Any, kind: type) -> type:
     module_name, _, class_name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     found = getattr(sys.modules.get(module_name), class_name, None)
     if found is None:
@@ -72,17 +69,17 @@ def _check_class(name: str, path: Any, kind: type) -> None:
         )
     if not isinstance(found, type) or not issubclass(found, kind):
         raise AdapterFileError(f"the config of adapter {name!r} names {path}, which is not a {kind.__name__}")
+    return found
 
 
-def _check_sizes(adapter: StoredAdapter) -> None:
+def _check_sizes(adapter: StoredAdapter, adapter_class: type) -> None:
     """Build the adapter without memory and compare: a config must not make us allocate what the file lacks."""
-    config = {key: value for key, value in adapter.config.items() if key not in ("enabled", PLACEMENT)}
+    config = {key: value for key, value in adapter.config.items() if key not in NO_ARGUMENTS}
     try:
         with torch.device("meta"):
-            part = safe_instantiate(OmegaConf.create(config))
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise AdapterFileError(f"adapter {adapter.name!r} cannot be built from its config: {cause}") from error
+            part = adapter_class(**config)
+    except Exception as error:  # whatever a class may raise on arguments that nobody checked
+        raise AdapterFileError(f"adapter {adapter.name!r} cannot be built from its config: {error}") from error
     shapes = {key: value.shape for key, value in part.state_dict().items()}
     own = sum(b.numel() for module in part.modules() for b in module.buffers(recurse=False))
     if own > MAX_BUFFER_NUMBERS:

@@ -108,17 +108,17 @@ def test_flags_are_not_copied_with_a_module() -> None:
 
 
 def seconds(task) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     task()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_cost_does_not_grow_with_the_attached(make_base, linear, outputs) -> None:
-    """Loosely, for a busy machine; benchmarks/adapter_files.py measures."""
+    """Loosely; benchmarks/adapter_files.py measures."""
     model = make_base()
     add_adapter(model, "x", linear)
     one = statistics.median(seconds(lambda: outputs(model)) for _ in range(9))
-    for i in range(150):
+    for i in range(60):
         add_adapter(model, f"user_{i}", linear | {"enabled": False})
     many = statistics.median(seconds(lambda: outputs(model)) for _ in range(9))
     assert many < 2 * one
