@@ -90,6 +90,7 @@ def measure_file(model: EncDecCTCModel, path: Path) -> None:
 def measure_many(model: EncDecCTCModel) -> None:
     """Enable one adapter, and run the encoder with it, as more and more are attached."""
     features, lengths = torch.randn(1, 80, 100), torch.tensor([100])  # one second
+    encoder_times = []
     table = Table("attached", "enable one", "NeMo: enable one", "encoder, one enabled", "attach one more")
     table.title = "milliseconds"
     for count in track(ATTACHED, "attaching"):
@@ -107,8 +108,10 @@ def measure_many(model: EncDecCTCModel) -> None:
         enable_adapters(model, "user_0")
         with torch.no_grad():
             encode = milliseconds(lambda: model.encoder(audio_signal=features, length=lengths), 30)
+        encoder_times.append(encode)
         table.add_row(str(count), f"{enable:.3f}", f"{nemo:.3f}", f"{encode:.2f}", f"{min(attach) * 1000:.1f}")
     print(table)
+    print(f"encoder, {ATTACHED[-1]} attached / {ATTACHED[0]} attached: {encoder_times[-1] / encoder_times[0]:.2f}")
 
 
 def main() -> None:

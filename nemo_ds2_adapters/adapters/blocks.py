@@ -92,6 +92,12 @@ def existing_name(model: ModelPT, name: str) -> str:
     prefix, _, plain = str(name).rpartition(":")
     if plain not in adapters_cfg(model) or plain == GLOBAL_CFG:
         raise missing_adapter(name, adapter_names(model))
-    if prefix and prefix != module_prefix(model, plain):
+    if prefix and not is_in_modules(model, plain, prefix):
         raise missing_adapter(name, [full_name(model, plain)])
     return plain
+
+
+def is_in_modules(model: ModelPT, name: str, prefix: str) -> bool:
+    """Whether the adapter was added to exactly the modules of a prefix; '' is the default module."""
+    default = model.default_adapter_module_name
+    return (module_prefix(model, name) or default) == (prefix or default)

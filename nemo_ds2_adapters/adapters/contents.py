@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
 from torch import Tensor
 
+from nemo_ds2_adapters.adapters.blocks import GLOBAL_CFG, META_CFG
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.errors import AdapterFileError
 
 FORMAT_VERSION = 1
 CONFIG_KEY = "__cfg__"
 INFO_KEY = "__nemo_ds2_adapters__"
-GLOBAL_CFG = AdapterModuleMixin.adapter_global_cfg_key
-META_CFG = AdapterModuleMixin.adapter_metadata_cfg_key
 
 OURS, NEMO, ORIGINAL = "nemo_ds2_adapters", "nemo", "original"
 

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import torch
+from nemo.collections.common.parts.adapter_modules import AdapterModuleUtil
 from nemo.core import ModelPT
 from nemo.core.classes.mixins.adapter_mixin_strategies import AbstractAdapterStrategy
 from torch import nn
@@ -46,13 +47,13 @@ def attach_stored(model: ModelPT, adapter: StoredAdapter, name: str) -> None:
 
 
 def _adapter_class(adapter: StoredAdapter) -> type:
-    """Only classes that the program has loaded already, and only where adapters name classes."""
+    """Only adapters and strategies that the program has loaded already: other classes may do anything when made."""
     config = dict(adapter.config)
     strategy = config.pop(STRATEGY, None)
-    strategy = dict(strategy) if isinstance(strategy, dict) else None
-    adapter_class = _loaded_class(adapter.name, config.pop("_target_"), nn.Module)
-    if strategy is not None:
-        _loaded_class(adapter.name, strategy.pop("_target_", None), AbstractAdapterStrategy)
+    adapter_class = _loaded_class(adapter.name, config.pop("_target_"), AdapterModuleUtil, "adapter")
+    if isinstance(strategy, dict):
+        strategy = dict(strategy)
+        _loaded_class(adapter.name, strategy.pop("_target_", None), AbstractAdapterStrategy, "adapter strategy")
     if CLASS_KEYS & {*_keys(config), *_keys(strategy)}:
         raise AdapterFileError(f"the config of adapter {adapter.name!r} names classes where none belong")
     if any("${" in text for text in _texts(adapter.config)):
@@ -60,7 +61,7 @@ def _adapter_class(adapter: StoredAdapter) -> type:
     return adapter_class
 
 
-def _loaded_class(name: str, path: Any, kind: type) -> type:
+def _loaded_class(name: str, path: Any, kind: type, called: str) -> type:
     module_name, _, class_name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     found = getattr(sys.modules.get(module_name), class_name, None)
     if found is None:
@@ -68,7 +69,7 @@ def _loaded_class(name: str, path: Any, kind: type) -> type:
             f"adapter {name!r} is a {path}, which this program has not loaded: import its package if you trust it"
         )
     if not isinstance(found, type) or not issubclass(found, kind):
-        raise AdapterFileError(f"the config of adapter {name!r} names {path}, which is not a {kind.__name__}")
+        raise AdapterFileError(f"the config of adapter {name!r} names {path}, which is no {called}")
     return found
 
 

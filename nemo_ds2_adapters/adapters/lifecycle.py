@@ -17,6 +17,7 @@ from nemo_ds2_adapters.adapters.blocks import (
     adapter_parts,
     adapters_cfg,
     existing_name,
+    is_in_modules,
     module_prefix,
     recorded_modules,
     share_config,
@@ -111,7 +112,7 @@ def average_adapters(
 
 def _target_name(model: ModelPT, source: str, target: str) -> str:
     prefix, plain = split_name(target)
-    if prefix and prefix != module_prefix(model, source):
+    if prefix and not is_in_modules(model, source, prefix):
         raise AdapterNameError(
             f"{target!r} names the module {prefix!r}, but {source!r} sits in "
             f"{module_prefix(model, source) or model.default_adapter_module_name!r}: give the name {plain!r} alone"

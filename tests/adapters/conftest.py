@@ -102,7 +102,7 @@ def snapshot() -> Callable[[ModelPT], Any]:
         return (
             OmegaConf.to_yaml(model.cfg),
             [(path, type(module), module.training) for path, module in model.named_modules()],
-            {key: value.clone() for key, value in model.state_dict().items()}.__repr__(),
+            {key: (value.dtype, value.shape, value.numpy().tobytes()) for key, value in model.state_dict().items()},
             [parameter.requires_grad for parameter in model.parameters()],
             [hasattr(module, "adapter_layer") for module in model.modules()],
         )

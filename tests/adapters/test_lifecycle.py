@@ -58,7 +58,7 @@ def two(base, linear, train):
 def test_delete(two, outputs, make_base, kind, linear) -> None:
     with enabled_adapters(two, "user_john"):
         alone = outputs(two)
-    delete_adapter(two, "user_j")
+    delete_adapter(two, "encoder:user_j")  # where adapters without a prefix are
     assert list_adapters(two) == two.get_enabled_adapters() == ["user_john"]
     assert torch.equal(outputs(two), alone)
     delete_adapter(two, "encoder+decoder:user_john")
