@@ -18,13 +18,15 @@ from nemo_ds2_adapters.adapters import (
     unfreeze_base,
 )
 from nemo_ds2_adapters.adapters.store import AdapterStore
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
 from nemo_ds2_adapters.registration import allow_targets
 from nemo_ds2_adapters.version import __version__
 
 __all__ = [
     "AdapterFileError",
+    "AdapterNameError",
     "AdapterStore",
+    "BaseMismatchError",
     "InputError",
     "__version__",
     "adapter_summary",
