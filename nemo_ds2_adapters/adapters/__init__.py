@@ -4,6 +4,7 @@ from nemo_ds2_adapters.adapters.attach import add_adapter, merge_global_cfg
 from nemo_ds2_adapters.adapters.base import fingerprint
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters
 from nemo_ds2_adapters.adapters.file import load_adapter, save_adapter, save_original_adapter
+from nemo_ds2_adapters.adapters.heads import forward_both
 from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
     copy_adapter,
@@ -30,6 +31,7 @@ __all__ = [
     "enable_adapters",
     "enabled_adapters",
     "fingerprint",
+    "forward_both",
     "freeze_base",
     "inspect_adapter",
     "list_adapters",

@@ -26,6 +26,8 @@ from nemo_ds2_adapters.adapters.blocks import (
 )
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable, split_name
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.modules import MLPHeadAdapter
+from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE
 
 INPUT_SIZE_KEYS = ("in_features", "n_feat", "hidden_size")  # NeMo fills them in, but fails on `???`
 
@@ -143,7 +145,11 @@ def _check_type(module: AdapterModuleMixin, name: str, target: str) -> None:
     types = tuple(module.get_accepted_adapter_types())
     if types and not (isinstance(adapter_class, type) and issubclass(adapter_class, types)):
         accepted = ", ".join(sorted(accepted.__name__ for accepted in types))
-        raise InputError(f"adapter {name!r}: {type(module).__name__} does not take {target!r}, it takes {accepted}")
+        is_head = isinstance(adapter_class, type) and issubclass(adapter_class, MLPHeadAdapter)
+        raise InputError(
+            f"adapter {name!r}: {type(module).__name__} does not take {target!r}, it takes {accepted}"
+            + (f"; {HEAD_PLACE}" if is_head else "")
+        )
 
 
 def _ensure_adapters_cfg(model: ModelPT) -> DictConfig:

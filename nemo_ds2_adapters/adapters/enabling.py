@@ -8,6 +8,7 @@ from nemo.core import ModelPT
 from omegaconf import open_dict
 
 from nemo_ds2_adapters.adapters.blocks import adapters_cfg, existing_name, share_config
+from nemo_ds2_adapters.adapters.heads import check_one_head
 from nemo_ds2_adapters.modules.enabled import EnabledFlags
 
 _flags: WeakKeyDictionary[ModelPT, EnabledFlags] = WeakKeyDictionary()
@@ -30,8 +31,10 @@ def enable_adapters(model: ModelPT, names: str | Sequence[str] | None) -> list[s
 
     Raises:
         AdapterNameError: an adapter does not exist; nothing has changed.
+        InputError: several are head adapters; nothing has changed.
     """
     wanted = [existing_name(model, name) for name in ([names] if isinstance(names, str) else names or [])]
+    check_one_head(model, wanted)
     before = enabled_names(model)
     _set_enabled(model, set(before) - set(wanted), False)
     _set_enabled(model, set(wanted) - set(before), True)
@@ -46,6 +49,7 @@ def enabled_adapters(model: ModelPT, names: str | Sequence[str] | None) -> Itera
 
     Raises:
         AdapterNameError: an adapter does not exist; the block does not run.
+        InputError: several are head adapters; the block does not run.
     """
     attached = set(adapters_cfg(model))
     before = enable_adapters(model, names)

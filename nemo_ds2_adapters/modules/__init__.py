@@ -10,6 +10,7 @@ from nemo_ds2_adapters.modules.adapters import MLPAdapter, MLPAdapterConfig
 from nemo_ds2_adapters.modules.decoder import DeepSpeech2Decoder, DeepSpeech2DecoderConfig
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.encoder_adapter import DeepSpeech2EncoderAdapter, DeepSpeech2EncoderAdapterConfig
+from nemo_ds2_adapters.modules.head_adapter import MLPHeadAdapter, MLPHeadAdapterConfig
 
 __all__ = [
     "DeepSpeech2Decoder",
@@ -20,6 +21,8 @@ __all__ = [
     "DeepSpeech2EncoderConfig",
     "MLPAdapter",
     "MLPAdapterConfig",
+    "MLPHeadAdapter",
+    "MLPHeadAdapterConfig",
 ]
 
 for _name in __all__:

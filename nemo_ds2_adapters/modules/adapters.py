@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
+from itertools import pairwise
 from typing import Any
 
 from nemo.collections.common.parts.adapter_modules import AdapterModuleUtil
@@ -22,6 +23,22 @@ def plain_config(cfg: DictConfig | Any) -> dict[str, Any]:
     if is_dataclass(cfg):
         cfg = OmegaConf.structured(cfg)
     return OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)  # type: ignore[return-value]
+
+
+def hidden_layers(
+    in_features: int, hidden_dims: Sequence[int], activation: str, dropout: float
+) -> tuple[list[nn.Module], int]:
+    """Linear -> activation -> dropout per hidden size, and the last of these sizes.
+
+    Raises:
+        ValueError: not 1 to 3 hidden sizes, one below 1, or an unknown activation.
+    """
+    if not 1 <= len(hidden_dims) <= 3 or min(hidden_dims) < 1:
+        raise ValueError(f"hidden_dims={list(hidden_dims)}: expected 1 to 3 sizes of at least 1")
+    layers: list[nn.Module] = []
+    for into, out in pairwise([in_features, *hidden_dims]):
+        layers += [nn.Linear(into, out), build_activation(activation), nn.Dropout(dropout)]
+    return layers, hidden_dims[-1]
 
 
 class MLPAdapter(nn.Module, AdapterModuleUtil):
@@ -52,18 +69,12 @@ class MLPAdapter(nn.Module, AdapterModuleUtil):
         adapter_strategy: AbstractAdapterStrategy | DictConfig | None = None,
     ) -> None:
         super().__init__()
-        if not 1 <= len(hidden_dims) <= 3 or min(hidden_dims) < 1:
-            raise ValueError(f"hidden_dims={list(hidden_dims)}: expected 1 to 3 sizes of at least 1")
         if norm_position not in NORM_POSITIONS:
             raise ValueError(f"norm_position={norm_position!r}: expected one of {', '.join(NORM_POSITIONS)}")
-        last: nn.Linear | nn.LayerNorm
-        layers: list[nn.Module] = [nn.LayerNorm(in_features)] if norm_position == "pre" else []
-        width = in_features
-        for hidden_dim in hidden_dims:
-            layers += [nn.Linear(width, hidden_dim), build_activation(activation), nn.Dropout(dropout)]
-            width = hidden_dim
-        last = nn.Linear(width, in_features)
-        layers.append(last)
+        hidden, width = hidden_layers(in_features, hidden_dims, activation, dropout)
+        last: nn.Linear | nn.LayerNorm = nn.Linear(width, in_features)
+        layers = [nn.LayerNorm(in_features)] if norm_position == "pre" else []
+        layers += [*hidden, last]
         if norm_position == "post":
             last = nn.LayerNorm(in_features)
             layers.append(last)

@@ -9,13 +9,16 @@ from nemo.collections.asr.parts.utils.adapter_utils import LINEAR_ADAPTER_CLASSP
 from nemo.core.classes.common import typecheck
 from nemo.core.classes.exportable import Exportable
 from nemo.core.neural_types import AcousticEncodedRepresentation, LogprobsType, NeuralType
+from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
+from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.layers import MaskedBatchNorm
 from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.freezing import KeepsModeModule
+from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter
 
 NORMS = ("batch", "layer")
 
@@ -61,7 +64,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
             self.norm = nn.LayerNorm(feat_in)
         self.output = nn.Linear(feat_in, self._num_classes, bias=bias)
         self.temperature = 1.0  # NeMo's change_decoding_strategy() sets it
-        self.set_accepted_adapter_types([LINEAR_ADAPTER_CLASSPATH, MLPAdapter])
+        self.set_accepted_adapter_types([LINEAR_ADAPTER_CLASSPATH, MLPAdapter, MLPHeadAdapter])
 
     @property
     def vocabulary(self) -> ListConfig | None:
@@ -87,31 +90,114 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
 
     @typecheck()
     def forward(self, encoder_output: Tensor) -> Tensor:
-        """`[B, feat_in, T]` -> log probabilities `[B, T, num_classes_with_blank]`, blank last."""
+        """`[B, feat_in, T]` -> log probabilities `[B, T, num_classes_with_blank]`, blank last.
+
+        Raises:
+            InputError: more than one head adapter is enabled.
+        """
+        head = self.enabled_head()
+        frames, is_real = self._frames(encoder_output)
+        if head is None:
+            return self._log_probs(self._base_logits(frames, is_real))
+        if head.mode == "replace":
+            return self._log_probs(head(frames))
+        return self._log_probs(self._base_logits(frames, is_real) + head(frames))
+
+    def forward_both(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, feat_in, T]` -> log probabilities without and with the enabled head adapter, both as `forward` gives.
+
+        Raises:
+            InputError: not exactly one head adapter is enabled.
+        """
+        head = self.enabled_head()
+        if head is None:
+            raise InputError("there is no personal output: enable a head adapter (MLPHeadAdapter) first")
+        frames, is_real = self._frames(encoder_output)
+        base, own = self._base_logits(frames, is_real), head(frames)
+        return self._log_probs(base), self._log_probs(own if head.mode == "replace" else base + own)
+
+    def enabled_head(self) -> MLPHeadAdapter | None:
+        """The head adapter that runs; None if none is enabled.
+
+        Raises:
+            InputError: several are enabled.
+        """
+        enabled = self.get_enabled_adapters()
+        heads = [name for name in enabled if isinstance(self.adapter_layer[name], MLPHeadAdapter)]
+        if len(heads) > 1:
+            raise InputError(f"head adapters {', '.join(heads)} are enabled, but only one can run: disable the others")
+        return self.adapter_layer[heads[0]] if heads else None
+
+    def _frames(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
+        """What the output layer and a head adapter work on, `[B, T, feat_in]`, and `[B, T, 1]`: no padding."""
         # Contiguous: otherwise torch multiplies in a way that depends on the layout and on what is frozen.
         x = encoder_output.transpose(1, 2).contiguous()
         # All frames up to the last one with a value; before adapters, which do not keep padding zero.
         is_real = x.ne(0).any(dim=-1, keepdim=True).flip(1).cumsum(1).flip(1) > 0
-        if self.is_adapter_available():
-            x = self.forward_enabled_adapters(x)
+        return self.forward_enabled_adapters(x) if self.is_adapter_available() else x, is_real
+
+    def forward_single_enabled_adapter_(
+        self, input: Tensor, adapter_module: nn.Module, *, adapter_name: str, adapter_strategy: Any
+    ) -> Tensor:
+        """One adapter of NeMo's chain of feature adapters, which a head adapter is not part of."""
+        if isinstance(adapter_module, MLPHeadAdapter):
+            return input
+        return super().forward_single_enabled_adapter_(
+            input, adapter_module, adapter_name=adapter_name, adapter_strategy=adapter_strategy
+        )
+
+    def _base_logits(self, frames: Tensor, is_real: Tensor) -> Tensor:
         if isinstance(self.norm, MaskedBatchNorm):
-            x = self.norm(x, is_real)
+            frames = self.norm(frames, is_real)
         elif self.norm is not None:
-            x = self.norm(x)
-        return F.log_softmax(self.output(x) / self.temperature, dim=-1)
+            frames = self.norm(frames)
+        return self.output(frames)
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        return F.log_softmax(logits / self.temperature, dim=-1)
 
     def add_adapter(self, name: str, cfg: DictConfig | Any) -> None:
-        """Add an adapter before the output layer; its input size is inferred.
+        """Add an adapter before the output layer, or a head adapter beside it; its sizes are inferred.
 
         It gets this decoder's device, precision and train/eval mode.
+
+        Raises:
+            ValueError: the type is not accepted, or a head adapter has other sizes or is meant for the encoder too.
         """
         plain = plain_config(cfg)
-        placement = {"layers": plain.pop("layers")} if "layers" in plain else {}
-        super().add_adapter(name, OmegaConf.create({**plain, "in_features": self._feat_in}))
-        _, adapter_name = self.resolve_adapter_module_name_(name)
+        module_name, adapter_name = self.resolve_adapter_module_name_(name)
+        placement = {}
+        if issubclass(import_class_by_path(plain["_target_"]), MLPHeadAdapter):
+            if "+" in module_name:
+                raise ValueError(f"{name!r}: {HEAD_PLACE}")
+            plain |= self._head_sizes(plain)
+        else:
+            # The encoder's part of an adapter `encoder+decoder:name` is restored from the same entry.
+            placement = {"layers": plain.pop("layers")} if "layers" in plain else {}
+            plain["in_features"] = self._feat_in
+        super().add_adapter(name, OmegaConf.create(plain))
         self.adapter_layer[adapter_name].to(self.output.weight).train(self.training)
-        # The encoder's part of an adapter `encoder+decoder:name` is restored from the same entry.
         self.adapter_cfg[adapter_name].update(placement)
+
+    def _head_sizes(self, cfg: dict[str, Any]) -> dict[str, int]:
+        sizes = {"in_features": self._feat_in, "num_classes_with_blank": self._num_classes}
+        for key, size in sizes.items():
+            if cfg.get(key) not in (None, "???", size):
+                raise ValueError(f"{key}={cfg[key]} does not fit this decoder, which has {size}: it may be left out")
+        return sizes
+
+    def to_config_dict(self) -> DictConfig:
+        """This decoder's config, for building another one in its place, as NeMo's `change_vocabulary` does.
+
+        Raises:
+            InputError: the decoder has adapters, which the other one would not have.
+        """
+        if self.is_adapter_available():
+            raise InputError(
+                f"the decoder has adapters that depend on its vocabulary, {', '.join(self.adapter_layer)}: "
+                "delete them first (delete_adapter), or take the base without them"
+            )
+        return super().to_config_dict()
 
 
 @dataclass

@@ -53,6 +53,7 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
             ValueError: the placement does not fit this encoder, the name exists or the type is not accepted.
         """
         plain = plain_config(cfg)
+        self.check_supported_adapter_type_(OmegaConf.create(plain), self.get_accepted_adapter_types())
         layers = plain.pop("layers", DEFAULT_PLACEMENT)
         points = placement_points(layers, self.n_layers)
         _, adapter_name = self.resolve_adapter_module_name_(name)
