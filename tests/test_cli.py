@@ -91,7 +91,7 @@ def source(request: pytest.FixtureRequest) -> Path:
 def names_in(run: Callable[..., Result], source: Path) -> set[str]:
     result = run("list", source, "--json")
     assert (result.code, result.err) == (0, "")
-    return {row.get("name", row.get("user id")) for row in json.loads(result.out)}
+    return {row.get("name", row.get("user_id")) for row in json.loads(result.out)}
 
 
 def test_list(run, source: Path) -> None:
@@ -281,7 +281,7 @@ def test_deleting_asks(run, source: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_verify(run, pt: Path, store: Path) -> None:
     result = run("verify", pt, store)
-    assert result.code == 0 and result.out.count("2 adapters are sound, 0 problems") == 2
+    assert result.code == 0 and result.out.count("2 adapters checked, 0 problems") == 2
     path = next(store.glob("users/*/*/*.pt"))
     path.write_bytes(path.read_bytes()[:-1])
     pt.write_bytes(b"PK")

@@ -90,7 +90,7 @@ def export(
     path: Annotated[Path, typer.Argument(help="The .pt to write.", metavar="FILE")],
     version: VersionOption = None,
     file_format: Annotated[Format | None, typer.Option("--format", help="Without, the one it has.")] = None,
-    force: Annotated[bool, typer.Option(help="Replace FILE if it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one adapter of SOURCE to a .pt of its own."""
@@ -116,8 +116,8 @@ def import_command(
     adapter: Annotated[str | None, typer.Option(help="Which adapter, if FILE holds several.")] = None,
     name: Annotated[str | None, typer.Option("--as", help="Adapter name or user id; without, FILE's.")] = None,
     base: Annotated[Path | None, typer.Option(help="For stores: its base .nemo, if FILE does not say it.")] = None,
-    any_base: Annotated[bool, typer.Option(help="For a .nemo: also if made for another base.")] = False,
-    create: Annotated[bool, typer.Option(help="Make a store at TARGET if there is none.")] = False,
+    any_base: Annotated[bool, typer.Option("--any-base", help="For a .nemo: also if made for another base.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Make a store at TARGET if there is none.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put the adapter of a .pt into a model or a store."""
@@ -157,7 +157,9 @@ def delete(
     source: SourceArgument,
     name: NameArgument,
     version: VersionOption = None,
-    erase: Annotated[bool, typer.Option(help="Stores: everything of the person, also what is cached.")] = False,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Stores: everything of the person, also what is cached.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -208,7 +210,7 @@ def verify(
                 typer.echo(f"{source}: mended {line}")
             for line in found.problems:
                 typer.echo(f"{source}: PROBLEM {line}")
-            typer.echo(f"{source}: {found.checked} adapters are sound, {len(found.problems)} problems")
+            typer.echo(f"{source}: {found.checked} adapters checked, {len(found.problems)} problems")
     if any(found.problems for found in findings.values()):
         raise typer.Exit(1)
 

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-FINGERPRINT_DIGITS = 12  # of 64: enough to tell a person's bases apart
+FINGERPRINT_DIGITS = 8  # of 64: enough to tell a person's bases apart
 
 # How a column looks to a person; a program gets the value itself.
 LOOKS: dict[str, Callable[[Any], str]] = {
@@ -33,9 +34,10 @@ def show_json(value: Any) -> None:
 
 def show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows with the same columns as a table."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in rows[0] if rows else ():
-        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in NUMBERS else "left"
+        table.add_column(column.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(LOOKS.get(column, str)(value) for column, value in row.items()))
     Console(markup=False, highlight=False).print(table if rows else f"{title}: no adapters")
@@ -47,7 +49,7 @@ def show_tree(value: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for key, leaf in _leaves(value):
-        table.add_row(key, str(leaf))
+        table.add_row(key, "-" if leaf in ("", None) else str(leaf))
     Console(markup=False, highlight=False).print(table)
 
 
@@ -60,7 +62,8 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)
 

@@ -19,7 +19,7 @@ class StoreSource:
         """User id, version, time of storing, type, parameters, size in bytes, fingerprint of the base."""
         return [
             {
-                "user id": entry.user_id,
+                "user_id": entry.user_id,
                 "version": entry.version,
                 "stored": entry.stored,
                 "type": entry.type,
