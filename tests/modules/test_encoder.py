@@ -144,14 +144,17 @@ def test_forward_is_prefix_and_rest_at_every_point(make_encoder: EncoderMaker, o
                 assert torch.equal(encoder.forward_from(prefix, lengths, point).transpose(1, 2), expected)
 
 
-def test_points_are_the_outputs_of_the_parts(make_encoder: EncoderMaker) -> None:
-    encoder = make_encoder(n_layers=3).eval()
-    seen: list[Tensor] = []
-    for part in (encoder.conv, *encoder.layers):
-        part.register_forward_hook(lambda _, args, output: seen.append(output))
+@pytest.mark.parametrize("options", [{}, OPTIONS["look-ahead"]], ids=["plain", "look-ahead"])
+def test_points_are_the_outputs_of_the_parts(make_encoder: EncoderMaker, options: dict) -> None:
+    encoder = make_encoder(n_layers=3, **options).eval()
+    parts = [encoder.conv, *encoder.layers, *([encoder.lookahead] if options else [])]
+    outputs: list[Any] = []
+    for part in parts:
+        part.register_forward_hook(lambda _, args, output: outputs.append(output))
     batch = batch_of(utterances(LENGTHS))
     encoder(**batch)
-    expected = [seen[0][0], *seen[1:]]
+    expected = [outputs[0][0], *outputs[1:3], outputs[-1]]
+    assert len(outputs) == len(parts)
     for point in range(4):
         assert torch.equal(encoder.forward_prefix(**batch, point=point)[0], expected[point])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from nemo.core.classes.common import typecheck
 from nemo.core.classes.mixins.adapter_mixins import get_registered_adapter
 from nemo.utils.config_utils import assert_dataclass_signature_match
 from nemo.utils.model_utils import import_class_by_path
@@ -147,3 +148,35 @@ def test_default_config_is_that_of_the_class() -> None:
     plain = OmegaConf.to_container(OmegaConf.structured(DeepSpeech2EncoderConfig(**TINY)))
     plain.pop("_target_")
     assert str(DeepSpeech2Encoder(**plain)) == str(DeepSpeech2Encoder(**TINY))
+
+
+@pytest.mark.parametrize("rnn_type", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_mixed_precision_stays_close(
+    make_encoder: Callable[..., DeepSpeech2Encoder], rnn_type: str, training: bool, device: str
+) -> None:
+    encoder = make_encoder(rnn_type=rnn_type).train(training).to(device)
+    batch = {"audio_signal": torch.randn(2, 16, 30, device=device), "length": torch.tensor([30, 7], device=device)}
+    expected, _ = encoder(**batch)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        output, _ = encoder(**batch)
+        output.float().sum().backward()
+        with torch.no_grad():
+            again, _ = encoder(**batch)
+    for got in (output, again):
+        torch.testing.assert_close(got.float(), expected, rtol=0, atol=0.1)
+    assert all(p.grad.isfinite().all() for p in encoder.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traced_encoder_takes_any_lengths(make_encoder: Callable[..., DeepSpeech2Encoder]) -> None:
+    encoder = make_encoder().eval()
+    with torch.no_grad(), typecheck.disable_checks():
+        traced = torch.jit.trace(encoder, encoder.input_example(3, 40))
+        for lengths in ([40, 7, 20], [1, 64], [33]):
+            features = torch.randn(len(lengths), 16, max(lengths))
+            output, output_lengths = traced(features, torch.tensor(lengths))
+            expected, expected_lengths = encoder(audio_signal=features, length=torch.tensor(lengths))
+            torch.testing.assert_close(output, expected)
+            assert torch.equal(output_lengths, expected_lengths)
