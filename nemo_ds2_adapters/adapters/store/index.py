@@ -4,7 +4,7 @@ Every entry can be made again from its adapter file. It is believed only if it i
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nemo_ds2_adapters.adapters.contents import FileContents
@@ -45,7 +45,7 @@ class Entry:
 
     def to_bytes(self) -> bytes:
         """The content of the index file."""
-        return json.dumps(asdict(self), ensure_ascii=False).encode()
+        return json.dumps(vars(self), ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes | None, version: Version, user: str) -> "Entry | None":

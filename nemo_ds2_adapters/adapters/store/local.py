@@ -3,14 +3,14 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from nemo_ds2_adapters.adapters.atomic import write_atomically
 from nemo_ds2_adapters.adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS
-from nemo_ds2_adapters.errors import StoreBusyError
+from nemo_ds2_adapters.errors import AdapterFileError, StoreBusyError
 
 LOCKS = "locks"
 OWNER_ONLY = 0o600  # permissions of files
@@ -66,7 +66,7 @@ class LocalFolder:
         """Names of what belongs to a user; none if there is no such user."""
         try:
             return os.listdir(self._of(user))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def read(self, user: str, name: str) -> bytes:
@@ -86,13 +86,21 @@ class LocalFolder:
                 yield None
 
     def write(self, user: str, name: str, data: bytes) -> None:
-        """Write a file. It is there whole, even after a power failure, or not at all."""
-        write_atomically(self._made(user) / name, data, OWNER_ONLY)
+        """Write a file. It is there whole, even after a power failure, or not at all.
+
+        Raises:
+            AdapterFileError: the operating system refuses.
+        """
+        with _refusals_explained(self._of(user) / name) as path:
+            self._make(user)
+            write_atomically(path, data, OWNER_ONLY)
 
     def note(self, user: str, name: str, data: bytes) -> None:
         """Write what can be made again, without waiting for the disk: after a crash it may be there in part."""
-        with open(os.open(self._made(user) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as file:
-            file.write(data)
+        with _refusals_explained(self._of(user) / name) as path:
+            self._make(user)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as file:
+                file.write(data)
 
     def remove(self, user: str, names: list[str]) -> None:
         """Remove files, in this order; what is not there is skipped."""
@@ -114,17 +122,22 @@ class LocalFolder:
 
     def cache_folder(self, user: str) -> Path:
         """A directory that goes with the user, made if it is not there."""
-        folder = self._made(user) / CACHE
-        folder.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+        with _refusals_explained(self._of(user) / CACHE) as folder:
+            self._make(user)
+            folder.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
         return folder
 
     def restrict(self, user: str) -> list[str]:
         """Take from group and others what rights they have on a user's files; names of those that were changed."""
         folder = self._of(user)
-        open_to_others = [path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
-        for path in open_to_others:
-            path.chmod(path.stat().st_mode & 0o700)
-        return [str(path.relative_to(self.root)) for path in open_to_others]
+        changed = []
+        for path in (folder, *folder.rglob("*")):
+            with suppress(FileNotFoundError):  # what is in the cache may go at any time
+                mode = path.lstat().st_mode
+                if mode & 0o077 and not path.is_symlink():
+                    path.chmod(mode & 0o700)
+                    changed.append(str(path.relative_to(self.root)))
+        return changed
 
     @contextmanager
     def lock(self, user: str) -> Iterator[None]:
@@ -151,12 +164,19 @@ class LocalFolder:
     def _of(self, user: str) -> Path:
         return self.root / USERS / user[:SHARD_LENGTH] / user
 
-    def _made(self, user: str) -> Path:
+    def _make(self, user: str) -> None:
         folder = self._of(user)
         for new in [p for p in (folder.parent, folder) if not p.exists()]:
             new.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
             _sync(new.parent)
-        return folder
+
+
+@contextmanager
+def _refusals_explained(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except OSError as error:
+        raise AdapterFileError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _sync(folder: Path) -> None:

@@ -57,7 +57,7 @@ class RemoteFolder:
     def shard(self, shard: str) -> Iterator[tuple[str, list[str]]]:
         """The users of one shard with the names of their files, from one listing."""
         folder = f"{self._root}/{USERS}/{shard}"
-        self._fs.invalidate_cache(folder)
+        self._fs.invalidate_cache()
         names = defaultdict(list)
         for path in self._fs.find(folder):
             user, name = path.split("/")[-2:]
@@ -124,7 +124,7 @@ class RemoteFolder:
         return f"{self._root}/{USERS}/{user[:SHARD_LENGTH]}/{user}"
 
     def _list(self, path: str) -> list[str]:
-        self._fs.invalidate_cache(path)  # another process may have written
+        self._fs.invalidate_cache()  # of listings: another process may have written
         try:
             return sorted(entry.rsplit("/", 1)[-1] for entry in self._fs.ls(path, detail=False))
         except FileNotFoundError:

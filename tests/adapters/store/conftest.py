@@ -16,12 +16,17 @@ from nemo_ds2_adapters.adapters.store import AdapterStore
 ContentsMaker = Callable[..., FileContents]
 
 
-def value(contents: FileContents) -> float:
+@pytest.fixture
+def value() -> Callable[[FileContents], float]:
     """The number that all weights of an adapter have; fails if they differ, as in a mixture of two versions."""
-    (adapter,) = contents.adapters.values()
-    numbers = torch.cat([weight.reshape(-1) for state in adapter.states for weight in state.values()])
-    assert (numbers == numbers[0]).all()
-    return numbers[0].item()
+
+    def read(contents: FileContents) -> float:
+        (adapter,) = contents.adapters.values()
+        numbers = torch.cat([weight.reshape(-1) for state in adapter.states for weight in state.values()])
+        assert (numbers == numbers[0]).all()
+        return numbers[0].item()
+
+    return read
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 
 from nemo_ds2_adapters.adapters import atomic
 from nemo_ds2_adapters.adapters.store import AdapterStore, local, shelf
-from tests.adapters.store.conftest import value
 
 WRITING = {module.__file__ for module in (atomic, local, shelf)}
 KILLS = 15
@@ -85,7 +84,7 @@ def kill_before(line: Line, task: Task) -> None:
 
 
 @pytest.mark.parametrize("user_exists", [True, False])
-def test_put_killed_before_any_line(tmp_path: Path, adapter, user_exists: bool) -> None:
+def test_put_killed_before_any_line(tmp_path: Path, adapter, user_exists: bool, value) -> None:
     store = AdapterStore(tmp_path / "store", keep_versions=2 if user_exists else None)
     contents = {number: adapter(number) for number in range(2)}
     for user_id in ("a", "a", "a", "like a"):

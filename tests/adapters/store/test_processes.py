@@ -13,7 +13,6 @@ from pytest import raises
 
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.errors import InputError, StoreBusyError, UnknownUserError
-from tests.adapters.store.conftest import value
 
 PROCESSES = 8
 ROUNDS = 15
@@ -65,7 +64,7 @@ def test_nothing_is_lost(tmp_path: Path, adapter) -> None:
     assert report.ok and report.repaired == [] and report.versions == 2 * PROCESSES * ROUNDS
 
 
-def test_readers_never_see_half_of_anything(tmp_path: Path, adapter) -> None:
+def test_readers_never_see_half_of_anything(tmp_path: Path, adapter, value) -> None:
     contents = [adapter(number) for number in range(3)]
     users = ["a", "b", "c"]
 
@@ -119,7 +118,7 @@ def test_renaming_to_and_fro_ends(store: AdapterStore, adapter) -> None:
     assert sorted(user_id[0] for user_id in store.list()) == names
 
 
-def test_a_lock_that_is_not_freed(tmp_path: Path, adapter) -> None:
+def test_a_lock_that_is_not_freed(tmp_path: Path, adapter, value) -> None:
     store = AdapterStore(tmp_path / "store", lock_timeout=0.05)
     store.put("a", adapter(1.0))
     (lock,) = (tmp_path / "store" / "locks").iterdir()

@@ -21,7 +21,6 @@ from nemo_ds2_adapters.errors import (
     UnknownUserError,
     UserIdError,
 )
-from tests.adapters.store.conftest import value
 
 USERS = ["john.doe@example.com", "홍길동", "a/b:c+d", "..", "123", "null", "e", "x" * 200]
 
@@ -32,7 +31,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdapterSto
     yield AdapterStore(tmp_path / "store" if request.param == "local" else f"memory://{uuid4().hex}/store")
 
 
-def test_any_user_id(store: AdapterStore, adapter) -> None:
+def test_any_user_id(store: AdapterStore, adapter, value) -> None:
     for i, user_id in enumerate(USERS):
         assert not store.has(user_id)
         assert store.put(user_id, adapter(i)).number == 1
@@ -110,7 +109,7 @@ def test_an_export_is_an_adapter_file(store: AdapterStore, ds2, make_base, tmp_p
     assert load_adapter(make_base(n_layers=1), tmp_path / "hong.pt") == [adapter_name_for_user("홍길동")]
 
 
-def test_versions_and_rollback(store: AdapterStore, adapter) -> None:
+def test_versions_and_rollback(store: AdapterStore, adapter, value) -> None:
     before = datetime.now(UTC)
     for number in (1.0, 2.0, 3.0):
         store.put("a", adapter(number))
@@ -133,7 +132,7 @@ def test_versions_and_rollback(store: AdapterStore, adapter) -> None:
         store.rollback("b")
 
 
-def test_only_so_many_versions_are_kept(tmp_path: Path, adapter) -> None:
+def test_only_so_many_versions_are_kept(tmp_path: Path, adapter, value) -> None:
     store = AdapterStore(tmp_path / "store", keep_versions=2)
     for number in range(5):
         store.put("a", adapter(number))
@@ -161,7 +160,7 @@ def test_list(store: AdapterStore, adapter) -> None:
     assert entry.fingerprint == store.get("anton").info["fingerprint"]
 
 
-def test_delete(store: AdapterStore, adapter) -> None:
+def test_delete(store: AdapterStore, adapter, value) -> None:
     for number in (1.0, 2.0):
         store.put("a", adapter(number))
     store.delete("a", version=2)
@@ -187,7 +186,7 @@ def test_stale(store: AdapterStore, adapter, ds2, make_base) -> None:
     assert list(store.stale(ds2)) == []
 
 
-def test_copy_leaves_the_metadata_behind(store: AdapterStore, adapter) -> None:
+def test_copy_leaves_the_metadata_behind(store: AdapterStore, adapter, value) -> None:
     store.put("anna", adapter(3.0), metadata={"wer_after": 0.1})
     assert store.copy("anna", "bert").number == 1
     assert value(store.get("bert")) == 3
@@ -198,7 +197,7 @@ def test_copy_leaves_the_metadata_behind(store: AdapterStore, adapter) -> None:
         store.copy("eve", "carl")
 
 
-def test_rename_takes_all_versions_along(store: AdapterStore, adapter) -> None:
+def test_rename_takes_all_versions_along(store: AdapterStore, adapter, value) -> None:
     store.put("old", adapter(1.0), metadata={"language": "en"})
     store.put("old", adapter(2.0))
     store.put("other", adapter())
@@ -212,7 +211,7 @@ def test_rename_takes_all_versions_along(store: AdapterStore, adapter) -> None:
     assert store.get("new", 1).info["metadata"] == {"language": "en", "user_id": "new"}
 
 
-def test_average(store: AdapterStore, adapter) -> None:
+def test_average(store: AdapterStore, adapter, value) -> None:
     store.put("a", adapter(1.0))
     store.put("b", adapter(4.0))
     store.average(["a", "b"], "mean")
@@ -235,7 +234,7 @@ def test_average(store: AdapterStore, adapter) -> None:
     assert not store.has("d")
 
 
-def test_damage_is_found_when_reading(tmp_path: Path, adapter) -> None:
+def test_damage_is_found_when_reading(tmp_path: Path, adapter, value) -> None:
     store = AdapterStore(tmp_path / "store")
     store.put("a", adapter(1.0))
     store.put("a", adapter(2.0))

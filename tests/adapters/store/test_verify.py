@@ -10,7 +10,6 @@ import pytest
 from nemo_ds2_adapters.adapters import user_hash
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from tests.adapters.store.conftest import value
 
 USER_ID = "john.doe@example.com"
 
@@ -80,7 +79,7 @@ def test_a_wrong_detail_of_the_index_is_mended(filled: AdapterStore, root: Path)
     assert entry.parameters != 7
 
 
-def test_damage_is_reported_and_left(filled: AdapterStore, root: Path, adapter) -> None:
+def test_damage_is_reported_and_left(filled: AdapterStore, root: Path, adapter, value) -> None:
     path = min(folder_of(root, USER_ID).glob("*.pt"))
     path.write_bytes(path.read_bytes()[:-100])
     shutil.copytree(folder_of(root, "anna"), root / "users" / "00" / ("0" * 40))  # another user's files
@@ -153,6 +152,15 @@ def test_delete_leaves_the_cache(filled: AdapterStore, root: Path) -> None:
 def test_only_an_object_store_has_no_cache_folder(adapter) -> None:
     with pytest.raises(InputError, match="only a store in a local directory"):
         AdapterStore("memory://nothing/store").cache_folder("a")
+
+
+def test_a_place_that_cannot_be_written(filled: AdapterStore, root: Path, adapter) -> None:
+    shard = root / "users" / user_hash("eve")[:2]
+    shard.touch()
+    with pytest.raises(AdapterFileError, match=r"cannot be written \(Not a directory\)"):
+        filled.put("eve", adapter())
+    with pytest.raises(AdapterFileError, match="cannot be written"):
+        filled.cache_folder("eve")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
