@@ -51,19 +51,40 @@ def from_original(content: dict[str, Any]) -> FileContents:
     return FileContents(ORIGINAL, {name: StoredAdapter(name, "decoder", config, [state])})
 
 
+def is_original_head(adapter: StoredAdapter) -> bool:
+    """Whether the original's format can hold the adapter: a head with ReLU that replaces the output layer."""
+    config = adapter.config
+    is_relu = config.get("activation", "relu") == "relu"
+    return config["_target_"] == HEAD_TARGET and config.get("mode") == "replace" and is_relu
+
+
+def linear_sizes(adapter: StoredAdapter) -> list[int]:
+    """Input size, hidden sizes and output size of a chain of Linear layers; of its first part if it has several.
+
+    Raises:
+        AdapterFileError: the adapter is something else.
+    """
+    weights = [value for value in adapter.states[0].values() if value.ndim == 2]
+    sizes = [weight.shape[1] for weight in weights[:1]] + [weight.shape[0] for weight in weights]
+    if len(weights) < 2 or any(weight.shape[1] != size for weight, size in zip(weights, sizes)):
+        raise AdapterFileError(
+            f"adapter {adapter.name!r} is a {adapter.config['_target_']}, no chain of Linear layers"
+        )
+    return sizes
+
+
 def to_original(adapter: StoredAdapter) -> dict[str, Any]:
     """The original's five keys for a head adapter.
 
     Raises:
         InputError: the adapter is not a head that replaces the output layer; nothing else fits the format.
     """
-    if adapter.config["_target_"] != HEAD_TARGET or adapter.config.get("mode") != "replace":
+    if not is_original_head(adapter):
         raise InputError(
             f"adapter {adapter.name!r} is a {adapter.config['_target_']}: the original's format holds only heads that "
-            f"replace the output layer, MLPHeadAdapter with mode=replace"
+            f"replace the output layer, MLPHeadAdapter with mode=replace and activation=relu"
         )
-    layers = _linear_layers(adapter.states[0])
-    sizes = [layers[0][0].shape[1], *(weight.shape[0] for weight, _ in layers)]
+    sizes = linear_sizes(adapter)
     return {
         STATE_KEY: adapter.states[0],
         "input_dim": sizes[0],

@@ -63,7 +63,21 @@ def read_adapter_bytes(data: bytes, label: str) -> FileContents:
         return _contents(archive)
 
 
-def _contents(archive: TorchArchive) -> FileContents:
+def read_values(path: FilePath) -> Any:
+    """The plain values and tensors of a file that `torch.save` wrote. Nothing in it is executed.
+
+    Raises:
+        AdapterFileError: the file is damaged or hostile.
+    """
+    with open_archive(path) as archive:
+        return _values(archive)
+
+
+def _values(archive: TorchArchive) -> Any:
     structure = archive.structure()
-    content = plain_values(unpickle(structure, archive.storage), limit=len(structure))  # a value takes a byte at least
+    return plain_values(unpickle(structure, archive.storage), limit=len(structure))  # a value takes a byte at least
+
+
+def _contents(archive: TorchArchive) -> FileContents:
+    content = _values(archive)
     return from_original(content) if is_original(content) else from_dict(content)

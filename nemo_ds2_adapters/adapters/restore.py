@@ -1,15 +1,18 @@
-"""A model from a file or a name, ready to take adapters."""
+"""A model from a file or a name, ready to take adapters, and back to a file."""
 
+import os
 from pathlib import Path
 from tarfile import TarError
 from typing import Any
+from uuid import uuid4
 
 from nemo.collections.asr.models import ASRModel
+from nemo.core import ModelPT
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin, get_registered_adapter
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, open_dict
 
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 
 def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer: Any = None) -> ASRModel:
@@ -35,6 +38,22 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer:
         raise InputError(f"model.nemo_model={nemo_model}: not a .nemo archive ({error})") from error
     _use_adapter_encoder(cfg, str(nemo_model))
     return ASRModel.restore_from(nemo_model, override_config_path=cfg, trainer=trainer)
+
+
+def save_nemo(model: ModelPT, path: Path) -> None:
+    """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece.
+
+    Raises:
+        AdapterFileError: the operating system refuses; an existing file is untouched.
+    """
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.nemo")
+    try:
+        model.save_to(str(temporary))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise AdapterFileError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_source(nemo_model: str | None, pretrained_model: str | None) -> None:

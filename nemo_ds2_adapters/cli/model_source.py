@@ -1,10 +1,8 @@
 """The adapters in a `.nemo`."""
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
 
 from nemo_ds2_adapters.adapters import (
     average_adapters,
@@ -17,7 +15,7 @@ from nemo_ds2_adapters.adapters import (
 from nemo_ds2_adapters.adapters.contents import FileContents
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, take_adapters
-from nemo_ds2_adapters.adapters.restore import restore_model
+from nemo_ds2_adapters.adapters.restore import restore_model, save_nemo
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError
 
@@ -59,29 +57,29 @@ class ModelSource:
         except BaseMismatchError as error:
             raise BaseMismatchError(str(error).replace("strict_base=False", "--any-base")) from error
         enable_adapters(self.model, before)
-        self._save()
+        save_nemo(self.model, self.path)
         return attached
 
     def rename(self, old: str, new: str) -> None:
         """Give an adapter another name."""
         rename_adapter(self.model, old, new)
-        self._save()
+        save_nemo(self.model, self.path)
 
     def copy(self, source: str, target: str) -> None:
         """Attach a copy of an adapter, disabled."""
         copy_adapter(self.model, source, target)
-        self._save()
+        save_nemo(self.model, self.path)
 
     def delete(self, name: str, version: int | None) -> None:
         """Remove an adapter."""
         refuse_version(version, self.path)
         delete_adapter(self.model, name)
-        self._save()
+        save_nemo(self.model, self.path)
 
     def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
         """Attach the weighted mean of several adapters, disabled."""
         average_adapters(self.model, names, target, weights)
-        self._save()
+        save_nemo(self.model, self.path)
 
     def verify(self, on_progress: Progress) -> Findings:
         """Check that every adapter of the config has its modules, and finite weights."""
@@ -94,12 +92,3 @@ class ModelSource:
                 problems.append(f"{self.path}: {error}")
             on_progress((i + 1) / len(names))
         return Findings(len(names), [], problems)
-
-    def _save(self) -> None:
-        # NeMo writes an archive piece by piece: killed meanwhile, it would leave half a model.
-        temporary = self.path.with_name(f".{self.path.stem}.{uuid4().hex}.nemo")
-        try:
-            self.model.save_to(str(temporary))
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
