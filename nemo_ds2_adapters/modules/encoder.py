@@ -1,7 +1,8 @@
 """DeepSpeech2 as an encoder of NeMo's CTC models."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -43,6 +44,8 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
     Raises:
         ValueError: an option is out of range, or contradicts another one; the message names both values.
     """
+
+    resume_point: int | None = None  # where the input of `forward` was taken, None if it is features
 
     def __init__(
         self,
@@ -139,9 +142,29 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
         Raises:
             ValueError: an utterance has no frames.
         """
-        x, lengths = self.forward_prefix(audio_signal, length, point=0)
-        x = self.forward_from(x, lengths, point=0)
+        if self.resume_point is None:
+            x, lengths = self.forward_prefix(audio_signal, length, point=0)
+        else:
+            x, lengths = audio_signal.transpose(1, 2), length
+        x = self.forward_from(x, lengths, point=self.resume_point or 0)
         return x.transpose(1, 2), lengths
+
+    @contextmanager
+    def resuming(self, point: int) -> Iterator[None]:
+        """In this block, `forward` takes prefix activations of a point, `[B, D, T']` and their lengths, not features.
+
+        A training loop that is not ours hands them to the model as if they were features.
+
+        Raises:
+            ValueError: there is no such point, or, in `forward`, the activations are not as wide as it.
+        """
+        if not 0 <= point <= self.n_layers:
+            raise ValueError(f"point {point}: the encoder has points 0 to {self.n_layers}")
+        before, self.resume_point = self.resume_point, point
+        try:
+            yield
+        finally:
+            self.resume_point = before
 
     def forward_prefix(self, audio_signal: Tensor, length: Tensor, point: int) -> tuple[Tensor, Tensor]:
         """Run up to a point, adapters at that point not included.
@@ -170,6 +193,8 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
         Returns:
             encoder output `[B, T', D']`, zero beyond the real frames.
         """
+        if x.shape[-1] != self.point_width(point):
+            raise ValueError(f"activations of point {point} have {self.point_width(point)} values, got {x.shape[-1]}")
         x = self._run(x, lengths, self._checked_cpu_lengths(lengths), point, self.n_layers)
         return self._adapt(x, lengths, self.n_layers)
 

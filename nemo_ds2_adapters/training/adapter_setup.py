@@ -7,8 +7,10 @@ from nemo_ds2_adapters.adapters import add_adapter, list_adapters
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.layers import RecurrentLayer
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter
+from nemo_ds2_adapters.training.chosen_adapter import NAME_KEY
+from nemo_ds2_adapters.training.warm_start import start_from
 
-ADAPTER_TYPES = ("mlp", "linear")  # each a section of model.adapter
+ADAPTER_TYPES = ("mlp", "linear", "mlp_head")  # each a section of model.adapter
 
 
 def change_vocabulary(model: ASRModel, char_labels: DictConfig) -> bool:
@@ -33,39 +35,41 @@ def change_vocabulary(model: ASRModel, char_labels: DictConfig) -> bool:
     return model.decoder is not old
 
 
-def attach_adapter(model: ASRModel, cfg: DictConfig) -> str:
+def attach_adapter(model: ASRModel, name: str, cfg: DictConfig) -> None:
     """Add the adapter that `model.adapter` describes, or find it when it is to be continued.
 
-    Returns:
-        its name, with the module in front if one was given.
+    Args:
+        model: the base, with or without other adapters.
+        name: the adapter.
+        cfg: the config's section `model.adapter`.
 
     Raises:
         InputError: the name exists (or, when it is to be continued, does not), is not legal, or the adapter
             does not fit the model.
+        AdapterFileError: the file that it starts from cannot be read, or does not fit the model.
     """
-    name = cfg.adapter_name
-    if not isinstance(name, str):
-        raise InputError(
-            f"model.adapter.adapter_name={name} is not text; quote it: 'model.adapter.adapter_name=\"{name}\"'"
-        )
     if cfg.continue_existing:
+        if cfg.init_from is not None:
+            raise InputError("set one of model.adapter.continue_existing and model.adapter.init_from, both are set")
         if name not in list_adapters(model):
             raise InputError(
                 f"model.adapter.continue_existing: the model has no adapter {name!r}, it has "
                 f"{', '.join(list_adapters(model)) or 'none'}"
             )
-        return name
+        return
     if name in list_adapters(model):
         raise InputError(
-            f"model.adapter.adapter_name={name} exists already; choose another name, or train it further with "
+            f"{NAME_KEY}={name} exists already; choose another name, or train it further with "
             "model.adapter.continue_existing=true"
         )
+    if cfg.init_from is not None or cfg.init_from_store is not None:
+        start_from(model, name, cfg)
+        return
     full_name = f"{cfg.adapter_module_name}:{name}" if cfg.adapter_module_name else name
     try:
         add_adapter(model, full_name, _adapter_config(model, cfg), global_cfg=cfg.global_cfg)
     except (ValueError, TypeError) as error:
         raise InputError(f"model.adapter: {error}") from error
-    return full_name
 
 
 def train_only(model: ASRModel, name: str, cfg: DictConfig, new_output_layer: bool = False) -> None:
@@ -128,8 +132,8 @@ def _adapter_config(model: ASRModel, cfg: DictConfig) -> DictConfig:
         raise InputError(f"model.adapter.adapter_type={kind}: expected one of {', '.join(ADAPTER_TYPES)}")
     adapter = DictConfig(OmegaConf.to_container(cfg[kind], resolve=True))
     placeable = isinstance(model.encoder, DeepSpeech2EncoderAdapter) and "decoder" not in str(cfg.adapter_module_name)
-    if adapter.layers is None:
-        del adapter["layers"]
+    if adapter.get("layers") is None:  # a head adapter has no such key
+        adapter.pop("layers", None)
     elif not placeable:
         raise InputError(f"model.adapter.{kind}.layers={adapter.layers} is for adapters in a DeepSpeech2 encoder only")
     return adapter

@@ -7,6 +7,7 @@ from nemo.collections.asr.models import ASRModel
 from nemo.utils.callbacks import NeMoModelCheckpoint
 
 from nemo_ds2_adapters.adapters import save_adapter
+from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
 
 
 def validation_wer(trainer: pl.Trainer, model: ASRModel) -> float:
@@ -35,7 +36,7 @@ def save_model(trainer: pl.Trainer, model: ASRModel, log_dir: Path, name: str) -
 
 def report(
     model: ASRModel,
-    name: str,
+    adapter: ChosenAdapter,
     wer_before: float | None,
     wer_after: float | None,
     model_path: Path,
@@ -45,7 +46,7 @@ def report(
 
     Args:
         model: trained.
-        name: the adapter.
+        adapter: which one; its user id goes into the file.
         wer_before: validation WER as a fraction, None without validation.
         wer_after: the same, of the epoch that was kept.
         model_path: the `.nemo`.
@@ -54,12 +55,15 @@ def report(
     Returns:
         lines for a person.
     """
-    lines = [f"adapter {name} trained"]
+    lines = [f"adapter {adapter.shown} trained"]
     if wer_before is not None and wer_after is not None:
-        lines = [f"adapter {name}: validation WER {100 * wer_before:.1f} % -> {100 * wer_after:.1f} %"]
+        lines = [f"adapter {adapter.shown}: validation WER {100 * wer_before:.1f} % -> {100 * wer_after:.1f} %"]
     lines.append(f"  model    {model_path}")
     if file_name:
         path = model_path.parent / file_name
-        save_adapter(model, name, path, metadata={"wer_before": wer_before, "wer_after": wer_after})
+        metadata = {"wer_before": wer_before, "wer_after": wer_after}
+        if adapter.user_id is not None:
+            metadata["user_id"] = adapter.user_id
+        save_adapter(model, adapter.name, path, metadata)
         lines.append(f"  adapter  {path} ({path.stat().st_size / 1000:.0f} kB)")
     return lines

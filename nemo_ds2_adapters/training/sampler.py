@@ -1,4 +1,4 @@
-"""Order of utterances while a base model trains."""
+"""Order of utterances in training."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,22 @@ import numpy as np
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.parts.utils.asr_batching import SemiSortBatchSampler
 from torch.utils.data import DataLoader
+
+
+class SeededBatchSampler(SemiSortBatchSampler):
+    """NeMo's batches of similar duration, decided by seed and epoch alone.
+
+    NeMo draws them from NumPy's global state, so what else is drawn before, by another user's training for example,
+    would change a user's batches.
+    """
+
+    def _make_batches(self) -> list[np.ndarray]:
+        state = np.random.get_state()
+        np.random.seed([self.seed, self.epoch])
+        try:
+            return super()._make_batches()
+        finally:
+            np.random.set_state(state)
 
 
 class ShorterFirstBatchSampler(SemiSortBatchSampler):
@@ -33,11 +49,21 @@ def use_shorter_first(model: EncDecCTCModel) -> None:
     Raises:
         ValueError: the training data are not batched by `use_semi_sorted_batching`.
     """
-    loader = model._train_dl
-    if not isinstance(loader.sampler, SemiSortBatchSampler):
+    if not isinstance(model._train_dl.sampler, SemiSortBatchSampler):
         raise ValueError("model.train_ds.shorter_first needs model.train_ds.use_semi_sorted_batching=true")
+    _use_sampler(model, ShorterFirstBatchSampler, model._train_dl.sampler.seed)
+
+
+def use_seeded_batches(model: EncDecCTCModel, seed: int) -> None:
+    """Make the model's semi-sorted training batches depend on seed and epoch alone; others are left as they are."""
+    if isinstance(model._train_dl.sampler, SemiSortBatchSampler):
+        _use_sampler(model, SeededBatchSampler, seed)
+
+
+def _use_sampler(model: EncDecCTCModel, cls: type[SemiSortBatchSampler], seed: int) -> None:
+    loader = model._train_dl
     old = loader.sampler
-    sampler = ShorterFirstBatchSampler(
+    sampler = cls(
         global_rank=old.rank,
         world_size=old.num_replicas,
         durations=old.durations,
@@ -45,7 +71,7 @@ def use_shorter_first(model: EncDecCTCModel) -> None:
         batch_shuffle=old.shuffle,
         drop_last=old.drop_last,
         randomization_factor=old.randomization_factor,
-        seed=old.seed,
+        seed=seed,
     )
     model._train_dl = DataLoader(
         dataset=loader.dataset,

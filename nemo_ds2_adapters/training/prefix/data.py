@@ -1,0 +1,154 @@
+"""Prefix activations in the place of recordings: what NeMo's training and validation steps are fed with."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.asr.data.audio_to_text_dali import DALIOutputs
+from nemo.collections.asr.models import ASRModel
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from nemo_ds2_adapters.adapters import fingerprint
+from nemo_ds2_adapters.training.prefix.cache import Key, PrefixCache
+
+COMPUTED_AT_ONCE = 16  # utterances
+DATA_SETTINGS = ("trim", "channel_selector")  # of NeMo's dataset, beside those of its featurizer
+
+Item = tuple[Tensor, Tensor]  # activations [T', D] and tokens [U]
+
+
+class PrefixBatch(DALIOutputs):
+    """Activations `[B, D, T']`, their lengths, tokens `[B, U]` and their lengths.
+
+    NeMo's steps take a batch of DALI as one that has passed the preprocessor; it is not a batch that Lightning could
+    move or count by itself.
+    """
+
+    def __init__(self, activations: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> None:
+        names = ("processed_signal", "processed_signal_len", "transcript", "transcript_len")
+        super().__init__(dict(zip(names, (activations, lengths, tokens, token_lengths))))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._outs)
+
+    def to(self, *args: Any, **kwargs: Any) -> "PrefixBatch":
+        """The same batch on another device."""
+        return PrefixBatch(*(tensor.to(*args, **kwargs) for tensor in self))
+
+    def pin_memory(self) -> "PrefixBatch":
+        """The same batch in memory from which a GPU copies fast."""
+        return PrefixBatch(*(tensor.pin_memory() for tensor in self))
+
+
+class PrefixDataset(Dataset[Item]):
+    """NeMo's dataset with the activations of one point instead of sound; `compute` fills the cache first.
+
+    Args:
+        dataset: one of NeMo's datasets of recordings and transcripts (`AudioToCharDataset`, `AudioToBPEDataset`).
+        model: whose prefix it is, fit for it as `why_not_exact` says.
+        point: of the encoder.
+        cache: where activations are and go.
+        dtype: precision in the cache; None keeps the model's.
+    """
+
+    def __init__(
+        self, dataset: Any, model: ASRModel, point: int, cache: PrefixCache, dtype: torch.dtype | None = None
+    ) -> None:
+        self.dataset = dataset
+        self._model = model
+        self.point = point
+        self._cache = cache
+        self._parameter = next(model.encoder.conv.parameters())
+        self._dtype = dtype
+        self._keys = self._make_keys()
+
+    def compute(self, context: AbstractContextManager = nullcontext(), progress: bool = True) -> int:
+        """Run what the cache does not have through the prefix.
+
+        Args:
+            context: to compute in, for example of mixed precision.
+            progress: show a bar.
+
+        Returns:
+            how many utterances that were.
+        """
+        missing = [i for i, key in enumerate(self._keys) if key not in self._cache]
+        missing.sort(key=lambda i: self.dataset.manifest_processor.collection[i].duration)
+        loader = DataLoader(Subset(self.dataset, missing), COMPUTED_AT_ONCE, collate_fn=self.dataset.collate_fn)
+        with tqdm(total=len(missing), desc="frozen part", unit="utt", leave=False, disable=not progress) as bar:
+            for k, (signal, signal_length, *_) in enumerate(loader):
+                with torch.no_grad(), context:
+                    activations, lengths = self._run(signal, signal_length)
+                for i, utterance, length in zip(missing[k * COMPUTED_AT_ONCE :], activations, lengths.tolist()):
+                    # Not a view: that would keep the whole batch.
+                    self._cache.put(self._keys[i], utterance[:length].to(self._dtype, copy=True))
+                bar.update(len(signal))
+        return len(missing)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:  # type: ignore[override]
+        if isinstance(index, Sequence) or hasattr(index, "__len__"):
+            return [self._item(int(i)) for i in index]  # type: ignore[union-attr]
+        return self._item(index)
+
+    def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
+        """Padded to the longest, activations with zeros."""
+        activations, tokens = zip(*items)
+        padded = pad_sequence(list(activations), batch_first=True).to(self._parameter.dtype)
+        pad_id = self.dataset.manifest_processor.pad_id
+        return PrefixBatch(
+            padded.transpose(1, 2),
+            torch.tensor([len(a) for a in activations]),
+            pad_sequence(list(tokens), batch_first=True, padding_value=pad_id),
+            torch.tensor([len(t) for t in tokens]),
+        )
+
+    def _item(self, index: int) -> Item:
+        activations = self._cache.get(self._keys[index])
+        if activations is None:
+            raise LookupError(f"utterance {index} is not in the cache: its file was removed, or compute() did not run")
+        tokens, _ = self.dataset.manifest_processor.process_text_by_id(index)
+        return activations, torch.tensor(tokens).long()
+
+    def _run(self, signal: Tensor, signal_length: Tensor) -> tuple[Tensor, Tensor]:
+        device = self._parameter.device
+        features, lengths = self._model.preprocessor(
+            input_signal=signal.to(device), length=signal_length.to(device)
+        )
+        return self._model.encoder.forward_prefix(features, lengths, self.point)
+
+    def _make_keys(self) -> list[Key]:
+        settings = {name: getattr(self.dataset, name, None) for name in DATA_SETTINGS}
+        featurizer = self.dataset.featurizer
+        common = {
+            "base": fingerprint(self._model),
+            "point": self.point,
+            "precision": str(self._dtype or self._parameter.dtype),
+            "data": {**settings, "sample_rate": featurizer.sample_rate, "int_values": featurizer.int_values},
+        }
+        keys = []
+        for sample in self.dataset.manifest_processor.collection:
+            path = Path(sample.audio_file).resolve()
+            state = path.stat()
+            audio = [str(path), state.st_size, state.st_mtime_ns, sample.offset, sample.duration]
+            keys.append({**common, "audio": audio})
+        return keys
+
+
+def prefix_loader(loader: DataLoader, dataset: PrefixDataset) -> DataLoader:
+    """A loader like NeMo's, with the same batches, of activations."""
+    return DataLoader(
+        dataset=dataset,
+        batch_size=loader.batch_size,
+        sampler=loader.sampler,
+        collate_fn=dataset.collate_fn,
+        drop_last=loader.drop_last,
+        pin_memory=loader.pin_memory,
+    )
