@@ -19,13 +19,15 @@ EVERYWHERE = {"errors", "version"}
 # that setup.cfg declares. A part is a folder, or a module beside __init__.py.
 PARTS: dict[str, set[str]] = {
     "layers": set(),
+    "torch_file": set(),
     "modules": {"layers"},
-    "adapters": {"layers", "modules"},
-    "convert": {"layers", "modules"},
+    "adapters": {"layers", "modules", "torch_file"},
+    "convert": {"layers", "modules", "torch_file"},
     "training": {"layers", "modules", "adapters"},
     "inference": {"layers", "modules", "adapters"},
+    "original_api": {"layers", "modules", "adapters"},
 }
-OTHERS = {"layers": {"torch"}, "modules": {"torch", "nemo", "omegaconf"}}
+OTHERS = {"layers": {"torch"}, "torch_file": {"torch"}, "modules": {"torch", "nemo", "omegaconf"}}
 FRAMEWORKS = {"hydra", "lightning", "pytorch_lightning"}  # for scripts, training and the Hydra plugin
 OUTSIDE = {"benchmarks", "examples", "hydra_plugins", "tests"}
 

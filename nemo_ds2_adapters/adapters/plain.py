@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nemo_ds2_adapters.adapters.unpickle import Container
 from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.torch_file import Container
 
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 50

@@ -4,13 +4,28 @@ import io
 import os
 from typing import Any
 
-from nemo_ds2_adapters.adapters.archive import TorchArchive, archive_in, open_archive
 from nemo_ds2_adapters.adapters.contents import FileContents, from_dict
 from nemo_ds2_adapters.adapters.original import from_original, is_original
 from nemo_ds2_adapters.adapters.plain import plain_values
-from nemo_ds2_adapters.adapters.unpickle import unpickle
+from nemo_ds2_adapters.torch_file import Names, TorchArchive, archive_in, open_archive, unpickle
 
 FilePath = str | os.PathLike[str]
+
+NAMES = Names(
+    "adapter file",
+    types=("nemo.*Config", "nemo_ds2_adapters.*Config"),  # dataclasses that adapters are configured by
+    containers=(
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        "omegaconf.nodes.AnyNode",
+        "omegaconf.nodes.BooleanNode",
+        "omegaconf.nodes.FloatNode",
+        "omegaconf.nodes.IntegerNode",
+        "omegaconf.nodes.StringNode",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+    ),
+)
 
 
 def inspect_adapter(path: FilePath) -> dict[str, Any]:
@@ -75,7 +90,9 @@ def read_values(path: FilePath) -> Any:
 
 def _values(archive: TorchArchive) -> Any:
     structure = archive.structure()
-    return plain_values(unpickle(structure, archive.storage), limit=len(structure))  # a value takes a byte at least
+    return plain_values(
+        unpickle(structure, archive.storage, NAMES), limit=len(structure)
+    )  # a value takes a byte at least
 
 
 def _contents(archive: TorchArchive) -> FileContents:

@@ -14,8 +14,9 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters import add_adapter, delete_adapter, inspect_adapter, load_adapter, save_adapter
-from nemo_ds2_adapters.adapters.unpickle import unpickle
+from nemo_ds2_adapters.adapters.reading import NAMES
 from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.torch_file import unpickle
 
 MEGABYTE = 2**20
 
@@ -143,7 +144,7 @@ def test_pickled_code_has_no_effect_though_it_could(refused, path, tmp_path, for
 )
 def test_pickle_instructions(program: bytes) -> None:
     with pytest.raises(AdapterFileError):
-        unpickle(program, lambda key, size: bytearray(size))
+        unpickle(program, lambda key, size: bytearray(size), NAMES)
 
 
 def test_truncated(refused, path) -> None:

@@ -27,7 +27,7 @@ class TorchArchive:
         self._zip = zip_file
         entries = zip_file.infolist()
         if len(entries) > MAX_ENTRIES:
-            raise AdapterFileError(f"has {len(entries)} entries, an adapter file has at most {MAX_ENTRIES}")
+            raise AdapterFileError(f"has {len(entries)} entries, at most {MAX_ENTRIES} are expected")
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                 raise AdapterFileError(f"entry {entry.filename!r} is compressed, torch.save never does that")

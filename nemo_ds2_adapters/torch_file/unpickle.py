@@ -7,27 +7,17 @@ and keeps every class it meets as a name, never importing or calling it. What el
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from nemo_ds2_adapters.errors import AdapterFileError
 
-REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
+REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 DICTS = ("collections.OrderedDict", "collections.defaultdict")
-CONTAINERS = (
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.nodes.AnyNode",
-    "omegaconf.nodes.BooleanNode",
-    "omegaconf.nodes.FloatNode",
-    "omegaconf.nodes.IntegerNode",
-    "omegaconf.nodes.StringNode",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-)
 STORAGES = {
     "torch.BFloat16Storage": torch.bfloat16,
     "torch.DoubleStorage": torch.float64,
@@ -36,8 +26,7 @@ STORAGES = {
     "torch.IntStorage": torch.int32,
     "torch.LongStorage": torch.int64,
 }
-# Types that a config's metadata refers to: built-in ones, and the dataclasses that adapters are configured by.
-TYPE_PREFIXES = ("nemo.", "nemo_ds2_adapters.")
+# Types that a config's metadata refers to.
 TYPES = (
     *(f"__builtin__.{name}" for name in ("bool", "dict", "float", "list", "long", "int", "unicode")),
     *(f"typing.{name}" for name in ("Any", "Dict", "List", "Optional", "Union")),
@@ -45,6 +34,20 @@ TYPES = (
 MAX_DIMENSIONS = 8
 
 _MARK = object()
+
+
+@dataclass(frozen=True)
+class Names:
+    """What files of one kind may name besides tensors; patterns as of `fnmatch`."""
+
+    kind: str  # of file, for messages
+    types: tuple[str, ...]  # may be referred to
+    containers: tuple[str, ...]  # may be the class of an object, which becomes a `Container`
+    calls: tuple[str, ...] = ()  # may be called, which becomes a `Container` with the arguments as its state
+
+    def allow(self, path: str) -> bool:
+        """Whether the name may occur at all."""
+        return _matches(path, (*self.types, *self.containers, *self.calls))
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class ClassName:
 
 @dataclass
 class Container:
-    """An object of one of `CONTAINERS`: its class, and what would be its attributes."""
+    """An object of a class of which nothing but the name is known, and what would be its attributes."""
 
     path: str
     state: dict[str, Any]
@@ -69,17 +72,18 @@ class Storage:
     numbers: Tensor
 
 
-def unpickle(program: bytes, load_storage: Callable[[str, int], bytearray]) -> Any:
+def unpickle(program: bytes | BinaryIO, load_storage: Callable[[str, int], bytearray], names: Names) -> Any:
     """What the pickle of a `torch.save` file holds: plain values, tensors, `Container`s and `ClassName`s.
 
     Args:
-        program: the pickle.
+        program: the pickle, or a file that is read to the pickle's end.
         load_storage: key and size in bytes -> the bytes of a storage.
+        names: what the pickle may name.
 
     Raises:
-        AdapterFileError: the pickle is damaged, or holds what adapter files do not.
+        AdapterFileError: the pickle is damaged, or holds what files of this kind do not.
     """
-    machine = _Machine(load_storage)
+    machine = _Machine(load_storage, names)
     try:
         for opcode, argument, _ in pickletools.genops(program):
             if opcode.name == "STOP":
@@ -94,10 +98,11 @@ def unpickle(program: bytes, load_storage: Callable[[str, int], bytearray]) -> A
 class _Machine:
     """The stack machine that a pickle is a program for."""
 
-    def __init__(self, load_storage: Callable[[str, int], bytearray]) -> None:
+    def __init__(self, load_storage: Callable[[str, int], bytearray], names: Names) -> None:
         self.stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._load_storage = load_storage
+        self._names = names
         self._storages: dict[str, Storage] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
@@ -109,6 +114,8 @@ class _Machine:
             case "BINGET" | "LONG_BINGET":
                 stack.append(self._memo[argument])
             case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                stack.append(argument)
+            case "BINSTRING" | "SHORT_BINSTRING":  # text of Python 2
                 stack.append(argument)
             case "PROTO":
                 pass
@@ -130,15 +137,15 @@ class _Machine:
                 items = [stack.pop(-2), stack.pop()] if opcode == "SETITEM" else self._above_mark()
                 _expect(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
             case "GLOBAL":
-                stack.append(_class_name(argument))
+                stack.append(self._class_name(argument))
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
             case "NEWOBJ":
                 stack.pop()  # no container takes arguments
-                stack.append(_container(stack.pop()))
+                stack.append(self._container(stack.pop()))
             case "REDUCE":
                 arguments = _expect(stack.pop(), tuple)
-                stack.append(_call(_expect(stack.pop(), ClassName).path, arguments))
+                stack.append(self._call(_expect(stack.pop(), ClassName).path, arguments))
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Container):
@@ -159,9 +166,9 @@ class _Machine:
         return items
 
     def _storage(self, identity: Any) -> Storage:
-        kind, storage_class, key, _, count = _expect(identity, tuple)
+        kind, storage_class, key, _, count, *view = _expect(identity, tuple)
         dtype = STORAGES.get(_expect(storage_class, ClassName).path)
-        if kind != "storage" or dtype is None or not _is_count(count) or not isinstance(key, str):
+        if kind != "storage" or dtype is None or not _is_count(count) or not isinstance(key, str) or any(view):
             raise AdapterFileError(f"declares weights of an unknown kind, {storage_class.path}")
         if key not in self._storages:
             content = self._load_storage(key, count * dtype.itemsize)
@@ -172,30 +179,35 @@ class _Machine:
             raise AdapterFileError(f"declares weights {key!r} twice, differently")
         return storage
 
+    def _class_name(self, argument: str) -> ClassName:
+        path = argument.replace(" ", ".", 1)
+        if path not in (*REBUILD_TENSOR, REBUILD_PARAMETER, *DICTS, *STORAGES, *TYPES) and not self._names.allow(path):
+            raise self._refusal("names", path)
+        return ClassName(path)
 
-def _class_name(argument: str) -> ClassName:
-    path = argument.replace(" ", ".", 1)
-    known = path in (REBUILD_TENSOR, REBUILD_PARAMETER, *DICTS, *CONTAINERS, *STORAGES, *TYPES)
-    if not known and not (path.startswith(TYPE_PREFIXES) and path.endswith("Config")):
-        raise AdapterFileError(f"names {path}, which no adapter file needs; nothing was executed")
-    return ClassName(path)
+    def _container(self, class_name: Any) -> Container:
+        path = _expect(class_name, ClassName).path
+        if not _matches(path, self._names.containers):
+            raise self._refusal("holds an object of", path)
+        return Container(path, {})
+
+    def _call(self, path: str, arguments: tuple[Any, ...]) -> Any:
+        if path in DICTS:
+            return {}  # an OrderedDict is empty at first, a defaultdict's factory is of no use here
+        if path == REBUILD_PARAMETER:
+            return _expect(arguments[0], Tensor)
+        if path in REBUILD_TENSOR:
+            return _tensor(*arguments[:4])
+        if not _matches(path, self._names.calls):
+            raise self._refusal("calls", path)
+        return Container(path, {"arguments": arguments})
+
+    def _refusal(self, does: str, path: str) -> AdapterFileError:
+        return AdapterFileError(f"{does} {path}, which no {self._names.kind} needs; nothing was executed")
 
 
-def _container(class_name: Any) -> Container:
-    path = _expect(class_name, ClassName).path
-    if path not in CONTAINERS:
-        raise AdapterFileError(f"holds an object of {path}, which no adapter file needs; nothing was executed")
-    return Container(path, {})
-
-
-def _call(path: str, arguments: tuple[Any, ...]) -> Any:
-    if path in DICTS:
-        return {}  # an OrderedDict is empty at first, a defaultdict's factory is of no use here
-    if path == REBUILD_PARAMETER:
-        return _expect(arguments[0], Tensor)
-    if path == REBUILD_TENSOR:
-        return _tensor(*arguments[:4])
-    raise AdapterFileError(f"calls {path}, which no adapter file needs; nothing was executed")
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
