@@ -8,6 +8,7 @@ from nemo_ds2_adapters.adapters import (
     copy_adapter,
     count_parameters,
     delete_adapter,
+    enable_adapters,
     enabled_adapters,
     forward_both,
     freeze_base,
@@ -20,11 +21,18 @@ from nemo_ds2_adapters.adapters import (
 )
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
+from nemo_ds2_adapters.original_api import (
+    AdapterManager,
+    build_deepspeech2,
+    freeze_base_model,
+    unfreeze_base_model,
+)
 from nemo_ds2_adapters.registration import allow_targets
 from nemo_ds2_adapters.version import __version__
 
 __all__ = [
     "AdapterFileError",
+    "AdapterManager",
     "AdapterNameError",
     "AdapterStore",
     "BaseMismatchError",
@@ -33,12 +41,15 @@ __all__ = [
     "adapter_summary",
     "add_adapter",
     "average_adapters",
+    "build_deepspeech2",
     "copy_adapter",
     "count_parameters",
     "delete_adapter",
+    "enable_adapters",
     "enabled_adapters",
     "forward_both",
     "freeze_base",
+    "freeze_base_model",
     "inspect_adapter",
     "list_adapters",
     "load_adapter",
@@ -46,6 +57,7 @@ __all__ = [
     "rename_adapter",
     "save_adapter",
     "unfreeze_base",
+    "unfreeze_base_model",
 ]
 
 allow_targets()
