@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nemo.collections.asr.parts.utils.adapter_utils import LINEAR_ADAPTER_CLASSPATH
 from nemo.core.classes.common import typecheck
 from nemo.core.classes.exportable import Exportable
-from nemo.core.neural_types import AcousticEncodedRepresentation, LogprobsType, NeuralType
+from nemo.core.neural_types import AcousticEncodedRepresentation, LengthsType, LogprobsType, NeuralType
 from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
@@ -82,7 +82,10 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
 
     @property
     def output_types(self) -> OrderedDict[str, NeuralType]:
-        return OrderedDict(logprobs=NeuralType(("B", "T", "D"), LogprobsType()))
+        return OrderedDict(
+            logprobs=NeuralType(("B", "T", "D"), LogprobsType()),
+            encoded_lengths=NeuralType(tuple("B"), LengthsType(), optional=True),  # in an exported graph
+        )
 
     def input_example(self, max_batch: int = 1, max_dim: int = 256) -> tuple[Tensor]:
         """Encoder output `[max_batch, feat_in, max_dim]`, for export."""
@@ -102,6 +105,17 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         if head.mode == "replace":
             return self._log_probs(head(frames))
         return self._log_probs(self._base_logits(frames, is_real) + head(frames))
+
+    _forward = forward  # NeMo's export puts forward_for_export in its place
+
+    def forward_for_export(self, encoder_output: Tensor) -> tuple[tuple[Tensor, Tensor]]:
+        """`forward` in an exported graph, which also gives the real frames, `[B]`: NeMo leaves them out."""
+        log_probs = self._forward(encoder_output=encoder_output)
+        lengths = getattr(encoder_output, "encoded_lengths", None)
+        if lengths is None:  # of an encoder that is not ours
+            _, is_real = self._frames(encoder_output)
+            lengths = is_real.sum((1, 2))
+        return ((log_probs, lengths),)  # NeMo takes the first output
 
     def forward_both(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, feat_in, T]` -> log probabilities without and with the enabled head adapter, both as `forward` gives.
@@ -133,7 +147,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         # Contiguous: otherwise torch multiplies in a way that depends on the layout and on what is frozen.
         x = encoder_output.transpose(1, 2).contiguous()
         # All frames up to the last one with a value; before adapters, which do not keep padding zero.
-        is_real = x.ne(0).any(dim=-1, keepdim=True).flip(1).cumsum(1).flip(1) > 0
+        is_real = x.ne(0).any(dim=-1, keepdim=True).long().flip(1).cumsum(1).flip(1) > 0
         return self.forward_enabled_adapters(x) if self.is_adapter_available() else x, is_real
 
     def forward_single_enabled_adapter_(
