@@ -29,6 +29,22 @@ def check_config(adapter: StoredAdapter) -> None:
     _check_sizes(adapter, _adapter_class(adapter))
 
 
+def empty_part(adapter: StoredAdapter, **sizes: int) -> nn.Module:
+    """The module that an adapter's config describes, without memory for its weights.
+
+    Args:
+        adapter: of a file.
+        sizes: arguments of its class that go before those in the config, such as `in_features`.
+
+    Raises:
+        AdapterFileError: what `check_config` raises.
+    """
+    check_config(adapter)
+    config = {key: value for key, value in adapter.config.items() if key not in ("_target_", "enabled", "layers")}
+    with torch.device("meta"):
+        return _adapter_class(adapter)(**{**config, **sizes})
+
+
 def attach_stored(model: ModelPT, adapter: StoredAdapter, name: str) -> None:
     """Add an adapter of a file to the model under a legal name. The caller undoes it if this raises.
 

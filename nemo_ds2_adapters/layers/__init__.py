@@ -1,6 +1,7 @@
 """Building blocks of DeepSpeech2 in plain torch: nothing here knows NeMo."""
 
 from nemo_ds2_adapters.layers.activation import ACTIVATIONS, build_activation
+from nemo_ds2_adapters.layers.bank import WeightBank
 from nemo_ds2_adapters.layers.convolution import ConvFrontEnd
 from nemo_ds2_adapters.layers.lookahead import Lookahead
 from nemo_ds2_adapters.layers.masking import conv_output_length, length_mask, reverse_frames
@@ -13,6 +14,7 @@ __all__ = [
     "Lookahead",
     "MaskedBatchNorm",
     "RecurrentLayer",
+    "WeightBank",
     "build_activation",
     "conv_output_length",
     "length_mask",

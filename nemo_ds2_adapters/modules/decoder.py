@@ -19,6 +19,7 @@ from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.freezing import KeepsModeModule
 from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter
+from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, active_routing
 
 NORMS = ("batch", "layer")
 
@@ -98,8 +99,11 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         Raises:
             InputError: more than one head adapter is enabled.
         """
+        routing = active_routing(self, len(encoder_output))
         head = self.enabled_head()
         frames, is_real = self._frames(encoder_output)
+        if routing is not None:
+            return self._log_probs(routing.apply(DECODER_LOGITS, frames, self._base_logits(frames, is_real)))
         if head is None:
             return self._log_probs(self._base_logits(frames, is_real))
         if head.mode == "replace":
@@ -148,7 +152,12 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         x = encoder_output.transpose(1, 2).contiguous()
         # All frames up to the last one with a value; before adapters, which do not keep padding zero.
         is_real = x.ne(0).any(dim=-1, keepdim=True).long().flip(1).cumsum(1).flip(1) > 0
-        return self.forward_enabled_adapters(x) if self.is_adapter_available() else x, is_real
+        routing = active_routing(self, len(x))
+        if routing is not None:
+            x = routing.apply(DECODER_FEATURES, x, x)
+        elif self.is_adapter_available():
+            x = self.forward_enabled_adapters(x)
+        return x, is_real
 
     def forward_single_enabled_adapter_(
         self, input: Tensor, adapter_module: nn.Module, *, adapter_name: str, adapter_strategy: Any

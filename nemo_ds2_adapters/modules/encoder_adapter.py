@@ -13,6 +13,7 @@ from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.placement import DEFAULT_PLACEMENT, placement_points
+from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
 
 ACCEPTED_ADAPTERS = (LINEAR_ADAPTER_CLASSPATH, MLPAdapter)
 
@@ -84,9 +85,17 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
             self.set_accepted_adapter_types(list(ACCEPTED_ADAPTERS))
         return self._accepted_adapter_types
 
+    def forward_prefix(self, audio_signal: Tensor, length: Tensor, point: int) -> tuple[Tensor, Tensor]:
+        active_routing(self, len(audio_signal))  # what is wrong with it, before anything is computed
+        return super().forward_prefix(audio_signal, length, point)
+
     def _adapt(self, x: Tensor, lengths: Tensor, point: int) -> Tensor:
-        block = self._points().get(str(point))
-        adapted = x if block is None else block(x)
+        routing = active_routing(self, len(x))
+        if routing is not None:
+            adapted = routing.apply(encoder_site(point), x, x)
+        else:
+            block = self._points().get(str(point))
+            adapted = x if block is None else block(x)
         if adapted is x:  # no adapter is enabled here
             return x
         return adapted.masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)

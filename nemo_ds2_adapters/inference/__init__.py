@@ -1,0 +1,1 @@
+"""Using adapted models: many users in one batch."""
