@@ -15,11 +15,9 @@ from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.original import is_original_head, linear_sizes
-from nemo_ds2_adapters.adapters.reading import read_adapter_file
+from nemo_ds2_adapters.adapters.reading import FilePath, read_adapter_file
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.original_api.base_file import check_base_path, make_folder, read_base, replaced_base, write_base
-
-DirectoryPath = FilePath = str | os.PathLike[str]
 
 
 class AdapterManager:
@@ -31,7 +29,7 @@ class AdapterManager:
     """
 
     @staticmethod
-    def save_adapter(model: ASRModel, save_path: DirectoryPath, adapter_name: str = "default") -> Path:
+    def save_adapter(model: ASRModel, save_path: FilePath, adapter_name: str = "default") -> Path:
         """Write an adapter to `<save_path>/<adapter_name>_adapter.pt`.
 
         Args:
@@ -94,7 +92,7 @@ class AdapterManager:
 
     @staticmethod
     def save_model_with_adapter(
-        model: ASRModel, model_path: FilePath, adapter_path: DirectoryPath, adapter_name: str = "default"
+        model: ASRModel, model_path: FilePath, adapter_path: FilePath, adapter_name: str = "default"
     ) -> Path:
         """Write the base, without any adapter, and one adapter to a file of its own.
 
@@ -143,7 +141,7 @@ class AdapterManager:
         return model
 
 
-def _file_for(folder: DirectoryPath, name: str) -> Path:
+def _file_for(folder: FilePath, name: str) -> Path:
     folder = Path(folder)
     if folder.suffix == ".pt" or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: give the directory, the file in it will be {name}_adapter.pt")
