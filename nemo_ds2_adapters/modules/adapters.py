@@ -73,7 +73,7 @@ class MLPAdapter(nn.Module, AdapterModuleUtil):
             raise ValueError(f"norm_position={norm_position!r}: expected one of {', '.join(NORM_POSITIONS)}")
         hidden, width = hidden_layers(in_features, hidden_dims, activation, dropout)
         last: nn.Linear | nn.LayerNorm = nn.Linear(width, in_features)
-        layers = [nn.LayerNorm(in_features)] if norm_position == "pre" else []
+        layers: list[nn.Module] = [nn.LayerNorm(in_features)] if norm_position == "pre" else []
         layers += [*hidden, last]
         if norm_position == "post":
             last = nn.LayerNorm(in_features)

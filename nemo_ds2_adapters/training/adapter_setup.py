@@ -7,7 +7,7 @@ from nemo_ds2_adapters.adapters import add_adapter, list_adapters
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.layers import RecurrentLayer
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter
-from nemo_ds2_adapters.training.chosen_adapter import NAME_KEY
+from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
 from nemo_ds2_adapters.training.warm_start import start_from
 
 ADAPTER_TYPES = ("mlp", "linear", "mlp_head")  # each a section of model.adapter
@@ -35,12 +35,12 @@ def change_vocabulary(model: ASRModel, char_labels: DictConfig) -> bool:
     return model.decoder is not old
 
 
-def attach_adapter(model: ASRModel, name: str, cfg: DictConfig) -> None:
+def attach_adapter(model: ASRModel, adapter: ChosenAdapter, cfg: DictConfig) -> None:
     """Add the adapter that `model.adapter` describes, or find it when it is to be continued.
 
     Args:
         model: the base, with or without other adapters.
-        name: the adapter.
+        adapter: which one.
         cfg: the config's section `model.adapter`.
 
     Raises:
@@ -48,21 +48,23 @@ def attach_adapter(model: ASRModel, name: str, cfg: DictConfig) -> None:
             does not fit the model.
         AdapterFileError: the file that it starts from cannot be read, or does not fit the model.
     """
+    name = str(adapter.name)
+    from_another = cfg.init_from is not None or cfg.init_from_store is not None
+    if cfg.continue_existing and from_another:
+        raise InputError("set one of model.adapter.continue_existing and model.adapter.init_from, both are set")
     if cfg.continue_existing:
-        if cfg.init_from is not None:
-            raise InputError("set one of model.adapter.continue_existing and model.adapter.init_from, both are set")
         if name not in list_adapters(model):
             raise InputError(
-                f"model.adapter.continue_existing: the model has no adapter {name!r}, it has "
+                f"model.adapter.continue_existing: the model has no adapter for {adapter.option}, it has "
                 f"{', '.join(list_adapters(model)) or 'none'}"
             )
         return
     if name in list_adapters(model):
         raise InputError(
-            f"{NAME_KEY}={name} exists already; choose another name, or train it further with "
+            f"{adapter.option}: such an adapter exists already; choose another one, or train it further with "
             "model.adapter.continue_existing=true"
         )
-    if cfg.init_from is not None or cfg.init_from_store is not None:
+    if from_another:
         start_from(model, name, cfg)
         return
     full_name = f"{cfg.adapter_module_name}:{name}" if cfg.adapter_module_name else name
@@ -72,7 +74,7 @@ def attach_adapter(model: ASRModel, name: str, cfg: DictConfig) -> None:
         raise InputError(f"model.adapter: {error}") from error
 
 
-def train_only(model: ASRModel, name: str, cfg: DictConfig, new_output_layer: bool = False) -> None:
+def train_only(model: ASRModel, adapter: ChosenAdapter, cfg: DictConfig, new_output_layer: bool = False) -> None:
     """Enable one adapter, freeze everything and unfreeze that adapter.
 
     The frozen part stays in eval mode, so it computes what it will compute in use: no dropout, no dither, no
@@ -80,17 +82,17 @@ def train_only(model: ASRModel, name: str, cfg: DictConfig, new_output_layer: bo
 
     Args:
         model: with the adapter attached.
-        name: the adapter.
+        adapter: which one.
         cfg: the config's section `model.adapter`.
         new_output_layer: train the output layer along, since it knows nothing yet.
 
     Raises:
         InputError: the base is to be trained although other adapters depend on it.
     """
-    others = [other for other in list_adapters(model) if other != plain_name(name)]
+    others = [other for other in list_adapters(model) if other != plain_name(str(adapter.name))]
     if cfg.unfreeze_base and others:
         raise InputError(f"model.adapter.unfreeze_base would spoil {', '.join(others)}, trained on the base as it is")
-    enable_only(model, name)
+    enable_only(model, adapter)
     model.freeze()
     if cfg.unfreeze_base:
         model.unfreeze()
@@ -105,20 +107,20 @@ def train_only(model: ASRModel, name: str, cfg: DictConfig, new_output_layer: bo
         model.decoder.unfreeze()
 
 
-def enable_only(model: ASRModel, name: str | None) -> None:
-    """Enable one adapter and disable all others; None leaves the base.
+def enable_only(model: ASRModel, adapter: ChosenAdapter) -> None:
+    """Enable one adapter and disable all others, or all if it is the base.
 
     Raises:
         InputError: the model has no such adapter.
     """
     names = list_adapters(model)
-    if name is not None and plain_name(str(name)) not in names:
+    if adapter.name is not None and plain_name(adapter.name) not in names:
         have = f"its adapters are {', '.join(names)}" if names else "it has none"
-        raise InputError(f"model.adapter.adapter_name={name}: the model has no such adapter, {have}")
+        raise InputError(f"{adapter.option}: the model has no such adapter, {have}")
     if names:
         model.set_enabled_adapters(enabled=False)
-    if name is not None:
-        model.set_enabled_adapters(name, enabled=True)
+    if adapter.name is not None:
+        model.set_enabled_adapters(adapter.name, enabled=True)
 
 
 def plain_name(name: str) -> str:

@@ -61,7 +61,7 @@ def report(
     lines.append(f"  model    {model_path}")
     if file_name:
         path = model_path.parent / file_name
-        metadata = {"wer_before": wer_before, "wer_after": wer_after}
+        metadata: dict[str, float | str | None] = {"wer_before": wer_before, "wer_after": wer_after}
         if adapter.user_id is not None:
             metadata["user_id"] = adapter.user_id
         save_adapter(model, adapter.name, path, metadata)

@@ -8,9 +8,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.training.chosen_adapter import NAME_KEY, SECTION, USER_KEY
 
 # Sections whose keys belong to NeMo, Lightning or Hydra: anything goes, they check it themselves.
 OPEN_SECTIONS = (
@@ -23,14 +27,41 @@ OPEN_SECTIONS = (
     "model.validation_ds",
     "trainer",
 )
+# Keys that hold any text. Hydra parses it, and would take some for a number, a list or an error.
+TEXT_KEYS = (NAME_KEY, USER_KEY, f"{SECTION}.init_from")
 
 
 def open_overrides(arguments: list[str]) -> list[str]:
     """Let a command line set keys that the config does not list, so that `check_keys` can speak about them.
 
-    Hydra wants a `+` before such a key and answers its absence with a page of its own.
+    Hydra wants a `+` before such a key and answers its absence with a page of its own. It does the same to a user id
+    that it cannot parse, so that is looked at here.
+
+    Raises:
+        SystemExit: a text would not arrive as it was typed; one line shows how to quote it.
     """
+    several = bool({"-m", "--multirun"} & set(arguments))
+    for argument in arguments:
+        key, _, text = argument.lstrip("+").partition("=")
+        if key in TEXT_KEYS and (reason := _misread(argument, text, several)):
+            sys.exit(f"error: {key}={text} {reason}")
     return [f"++{a}" if "=" in a and a[0].isalpha() and not a.startswith("hydra") else a for a in arguments]
+
+
+def _misread(argument: str, text: str, several: bool) -> str | None:
+    """What is wrong with the override of a key that holds a text, None if nothing is; `several` for Hydra's sweeps."""
+    advice = f"is not taken as it stands; write {hydra_override(argument.partition('=')[0].lstrip('+'), text)}"
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return advice
+    if override.is_sweep_override():
+        return None if several else advice
+    value = override.value()
+    if value == "???":
+        return "cannot be said: it stands for a missing value"
+    quoted = text.strip()[:1] in ("'", '"')
+    return advice if isinstance(value, str) and value != text and not quoted else None
 
 
 def one_line_errors(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from nemo.collections.asr.metrics.wer import word_error_rate
 
-from nemo_ds2_adapters.adapters import list_adapters
+from nemo_ds2_adapters.adapters import adapter_name_for_user, inspect_adapter, list_adapters
 
 TRAIN, EVALUATE = "asr_adapters/train_asr_adapter.py", "asr_adapters/eval_asr_adapter.py"
 
@@ -102,3 +102,47 @@ def test_continue_an_adapter_with_the_tri_stage_schedule(run_script, restore, ba
     assert_equal(base_weights(before), base_weights(after))
     old = adapter_weights(before, "user_john")
     assert any(not torch.equal(value, old[key]) for key, value in adapter_weights(after, "user_john").items())
+
+
+def test_a_persons_head(
+    run_script, call_script, restore, config, base_nemo: Path, manifest: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """By user id, in the decoder; then somebody else's adapter starts from its file, and is evaluated."""
+    finished = run_script(
+        TRAIN,
+        f"model.nemo_model={base_nemo}",
+        'model.adapter.user_id="홍길동"',
+        "model.adapter.adapter_module_name=decoder",
+        "model.adapter.adapter_type=mlp_head",
+        "model.adapter.mlp_head.hidden_dims=[8,6]",
+        f"model.train_ds.manifest_filepath={manifest}",
+        "trainer.max_epochs=1",
+        "exp_manager.exp_dir=.",
+        "exp_manager.version=run",
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "adapter 홍길동 trained" in finished.stdout
+    checkpoints = tmp_path / "ASR-Adapter" / "run" / "checkpoints"
+    name = adapter_name_for_user("홍길동")
+    model = restore(checkpoints / "ASR-Adapter.nemo")
+    assert list_adapters(model) == model.decoder.get_enabled_adapters() == [name]
+    assert_equal(base_weights(restore(base_nemo)), base_weights(model))
+    assert model.decoder.enabled_head().module[-1].weight.any()
+    assert inspect_adapter(checkpoints / "adapters.pt")["metadata"]["user_id"] == "홍길동"
+
+    monkeypatch.chdir(tmp_path)
+    config.model.adapter.adapter_name = "???"
+    config.model.adapter.user_id = "a/b:c+d"
+    config.model.adapter.init_from = str(checkpoints / "adapters.pt")
+    config.model.validation_ds.manifest_filepath = None
+    config.model.optim.lr = 0.0
+    del config.model.optim.sched
+    config.exp_manager.version = "second"
+    call_script(TRAIN, config)
+    second = tmp_path / "experiments" / "ASR-Adapter" / "second" / "checkpoints" / "ASR-Adapter.nemo"
+    copy = adapter_weights(restore(second), adapter_name_for_user("a/b:c+d"))
+    assert_equal(dict(zip(copy, adapter_weights(model, name).values())), copy)
+    config.model.nemo_model = str(second)
+    call_script(EVALUATE, config)
+    assert "a/b:c+d: WER " in capsys.readouterr().out
+    assert (tmp_path / f"eval_{adapter_name_for_user('a/b:c+d')}.jsonl").is_file()

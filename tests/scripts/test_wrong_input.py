@@ -32,6 +32,12 @@ def error_of(call_script, name: str, cfg: DictConfig) -> str:
             "model.validation_ds.manifest_filepath=nowhere.json",
         ),
         ("model.adapter.adapter_name", 123, "model.adapter.adapter_name=123 is not text"),
+        (
+            "model.adapter.adapter_name",
+            "???",
+            "set one of model.adapter.adapter_name and model.adapter.user_id, none is",
+        ),
+        ("model.adapter.user_id", "john", "set one of model.adapter.adapter_name and model.adapter.user_id, both are"),
         ("model.adapter.adapter_name", "john.doe", "john.doe"),
         ("model.adapter.adapter_name", "module", "module"),
         ("model.adapter.adapter_type", "lora", "model.adapter.adapter_type=lora: expected one of mlp, linear"),
@@ -39,7 +45,11 @@ def error_of(call_script, name: str, cfg: DictConfig) -> str:
         ("model.adapter.mlp.layers", [7], "expected layer indices from 0 to 1"),
         ("model.adapter.mlp.hidden_dims", [], "hidden_dims"),
         ("model.adapter.adapter_module_name", "joint", "joint"),
-        ("model.adapter.continue_existing", True, "the model has no adapter 'user_john', it has none"),
+        ("model.adapter.continue_existing", True, "no adapter for model.adapter.adapter_name=user_john, it has none"),
+        ("model.adapter.adapter_type", "mlp_head", "add it as decoder:<name>"),
+        ("model.adapter.init_from", "user_mary", "neither an adapter of the model, which has none, nor a file"),
+        ("model.adapter.init_from", 7, "model.adapter.init_from=7 is not text"),
+        ("model.adapter.init_from_store", "nowhere", "model.adapter.init_from=None is not text"),
         ("model.char_labels.update_labels", True, "model.char_labels.labels is not set"),
         ("model.adapter.mlp.hidden_dim", [1], "the nearest known one is model.adapter.mlp.hidden_dims"),
         ("log_level", "LOUD", "log_level=LOUD"),
@@ -64,8 +74,17 @@ def test_existing_name(call_script, config: DictConfig, make_model, tmp_path: Pa
     model.add_adapter("user_john", MLPAdapterConfig())
     model.save_to(str(tmp_path / "adapted.nemo"))
     config.model.nemo_model = str(tmp_path / "adapted.nemo")
-    assert "user_john exists already" in error_of(call_script, TRAIN, config)
+    assert "model.adapter.adapter_name=user_john: such an adapter exists already" in error_of(
+        call_script, TRAIN, config
+    )
+    config.model.adapter.init_from = "user_john"
+    config.model.adapter.continue_existing = True
+    assert "continue_existing and model.adapter.init_from, both are set" in error_of(call_script, TRAIN, config)
+    config.model.adapter.continue_existing = False
+    config.model.adapter.adapter_module_name = "decoder"
     config.model.adapter.adapter_name = "user_j"
+    assert "init_from=user_john sits in encoder: leave it out" in error_of(call_script, TRAIN, config)
+    config.model.adapter.init_from = config.model.adapter.adapter_module_name = None
     assert "its adapters are user_john" in error_of(call_script, EVALUATE, config)
     config.model.adapter.unfreeze_base = True
     assert "would spoil user_john" in error_of(call_script, TRAIN, config)

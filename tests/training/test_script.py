@@ -1,5 +1,6 @@
 """Command lines, config keys and errors of the scripts."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ def test_missing_mandatory_values_do_not_hide_keys(cfg) -> None:
 def test_overrides_may_name_any_key() -> None:
     arguments = ["model.train_ds.x=1", "+a=2", "~b", "hydra.verbose=true", "--config-name=c", "++d=3"]
     assert open_overrides(arguments) == ["++model.train_ds.x=1", *arguments[1:]]
+
+
+@pytest.mark.parametrize("text", ["홍길동", "é", "a#b", "a=b", "[a", "a'b", "a,b", " a", "a\\,b"])
+def test_text_that_would_not_arrive_as_typed(text: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        open_overrides([f"model.adapter.user_id={text}"])
+    quoted = end.value.code.rpartition("; write ")[2]
+    assert end.value.code.startswith(f"error: model.adapter.user_id={text} is not taken as it stands")
+    assert open_overrides(shlex.split(quoted)) == [f'++model.adapter.user_id="{text}"']
+
+
+def test_text_that_arrives() -> None:
+    for text in ("john.doe@example.com", "a/b:c+d", "..", "null", "123", "a b", '"홍길동"', "'x'"):
+        assert open_overrides([f"model.adapter.user_id={text}"]) == [f"++model.adapter.user_id={text}"]
+    assert open_overrides(["model.train_ds.labels=[a,b", "output_filename=홍"])  # for Hydra to speak about
+    sweep = ["-m", "model.adapter.adapter_name=user_a,user_b"]
+    assert open_overrides(sweep) == ["-m", f"++{sweep[1]}"]
+    with pytest.raises(SystemExit, match="cannot be said: it stands for a missing value"):
+        open_overrides(['model.adapter.user_id="???"'])
 
 
 def test_wrong_input_ends_in_one_line() -> None:

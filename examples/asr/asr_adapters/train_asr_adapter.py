@@ -6,6 +6,7 @@ python examples/asr/asr_adapters/train_asr_adapter.py \
     model.train_ds.manifest_filepath=john/train.json \
     model.validation_ds.manifest_filepath=john/validation.json
 
+model.adapter.user_id='"john.doe@example.com"' in place of adapter_name names a person by any id.
 Every key stands in conf/asr_adapters/asr_adaptation.yaml.
 """
 
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 
 from nemo_ds2_adapters.adapters.restore import check_source, restore_model
 from nemo_ds2_adapters.training.adapter_setup import attach_adapter, change_vocabulary, train_only
+from nemo_ds2_adapters.training.chosen_adapter import chosen_adapter
 from nemo_ds2_adapters.training.data import check_section, loader_config, read_section
 from nemo_ds2_adapters.training.outcome import best_validation_wer, report, save_model, validation_wer
 from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
@@ -31,6 +33,7 @@ CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "asr_ad
 def main(cfg: DictConfig) -> None:
     check_keys(cfg, CONFIG)
     quiet(cfg.log_level)
+    adapter = chosen_adapter(cfg.model.adapter)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
     train = read_section(cfg.model, "train_ds")
     has_validation = cfg.model.validation_ds.manifest_filepath is not None
@@ -46,8 +49,8 @@ def main(cfg: DictConfig) -> None:
         check_section(validation, model)
         model.setup_validation_data(loader_config(validation, model))
     model.setup_optimization(cfg.model.optim)
-    name = attach_adapter(model, cfg.model.adapter)
-    train_only(model, name, cfg.model.adapter, new_output_layer)
+    attach_adapter(model, adapter, cfg.model.adapter)
+    train_only(model, adapter, cfg.model.adapter, new_output_layer)
 
     cfg.exp_manager.create_checkpoint_callback &= has_validation  # nothing to compare epochs by otherwise
     log_dir = exp_manager(trainer, cfg.exp_manager)
@@ -55,7 +58,7 @@ def main(cfg: DictConfig) -> None:
     trainer.fit(model)
     model_path = save_model(trainer, model, log_dir, cfg.exp_manager.name or cfg.name)
     file_name = cfg.model.adapter.adapter_state_dict_name
-    print("\n".join(report(model, name, wer_before, best_validation_wer(trainer), model_path, file_name)))
+    print("\n".join(report(model, adapter, wer_before, best_validation_wer(trainer), model_path, file_name)))
 
 
 if __name__ == "__main__":
