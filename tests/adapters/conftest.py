@@ -23,6 +23,7 @@ CONFORMER = {
 CONV_DECODER = "nemo.collections.asr.modules.ConvASRDecoder"
 LINEAR = "nemo.collections.common.parts.adapter_modules.LinearAdapter"
 MLP = "nemo_ds2_adapters.modules.MLPAdapter"
+HEAD = "nemo_ds2_adapters.modules.MLPHeadAdapter"
 
 BaseMaker = Callable[..., EncDecCTCModel]
 Outputs = Callable[[ModelPT], Tensor]
@@ -38,6 +39,12 @@ def linear() -> dict[str, Any]:
 def mlp() -> dict[str, Any]:
     """Config of this package's adapter after every recurrent layer of a DeepSpeech2."""
     return {"_target_": MLP, "in_features": None, "hidden_dims": [5], "layers": "all"}
+
+
+@pytest.fixture
+def head() -> dict[str, Any]:
+    """Config of a head adapter like the original's; for the decoder of a DeepSpeech2."""
+    return {"_target_": HEAD, "hidden_dims": [6, 5], "mode": "replace"}
 
 
 @pytest.fixture

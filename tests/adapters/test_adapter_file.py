@@ -27,7 +27,7 @@ NAMES = ["user_j", "decoder:user_john", "encoder+decoder:user", "er", "김"]  # 
 
 
 @pytest.fixture
-def adapted(base, kind, linear, mlp, train):
+def adapted(base, kind, linear, mlp, head, train):
     """A model with several adapters, in several places, under names that contain each other."""
     for i, name in enumerate(NAMES):
         add_adapter(base, name, linear | {"dim": i + 1})
@@ -35,8 +35,10 @@ def adapted(base, kind, linear, mlp, train):
     if kind == "deepspeech2":
         add_adapter(base, "user_j2", mlp | {"layers": [1]})
         add_adapter(base, "user_j22", mlp)
+        add_adapter(base, "decoder:user_jo", head | {"mode": "add"})
         train(base, "user_j2")
         train(base, "user_j22")
+        train(base, "user_jo")
     return base
 
 

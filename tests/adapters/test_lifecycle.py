@@ -1,5 +1,6 @@
 """After any sequence of operations: config, modules and saved model agree, and save -> restore -> same outputs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from nemo_ds2_adapters.adapters import (
     delete_adapter,
     enable_adapters,
     enabled_adapters,
+    forward_both,
     list_adapters,
     load_adapter,
     rename_adapter,
@@ -196,9 +198,43 @@ def test_through_a_nemo_file(two, outputs, tmp_path) -> None:
     assert torch.equal(outputs(other), outputs(two))
 
 
+def test_heads(make_base, linear, head, train, outputs, snapshot, batch) -> None:
+    model = make_base()
+    add_adapter(model, "feature", linear)
+    for name, mode in [("one", "replace"), ("two", "replace"), ("three", "add")]:
+        add_adapter(model, f"decoder:{name}", head | {"mode": mode})
+    for name in list_adapters(model):
+        train(model, name)
+    with pytest.raises(InputError, match="one, two, three are enabled"):
+        outputs(model)
+    before = snapshot(model)
+    with pytest.raises(InputError, match="one, three are head adapters, and only one can run at a time"):
+        enable_adapters(model, ["one", "feature", "three"])
+    with pytest.raises(InputError, match="differ in mode: 'replace' and 'add'"):
+        average_adapters(model, ["one", "three"], "mean")
+    with pytest.raises(InputError, match="add it as decoder:<name>"):
+        add_adapter(model, "encoder+decoder:four", head)
+    assert snapshot(model) == before
+    average_adapters(model, ["one", "two"], "mean")
+    seen = []
+    for name in ("one", "two", "three", "mean"):
+        with enabled_adapters(model, ["feature", name]), torch.no_grad():
+            base, own, lengths = forward_both(model, **batch)
+            assert torch.equal(own, outputs(model)) and lengths.tolist() == model(**batch)[1].tolist()
+            seen.append(own)
+    assert len({each.numpy().tobytes() for each in seen}) == 4
+    with enabled_adapters(model, "feature"):
+        assert torch.equal(base, outputs(model))
+        with pytest.raises(InputError, match="no personal output: enable a head adapter"):
+            forward_both(model, **batch)
+    with pytest.raises(InputError, match="decoder is a ConvASRDecoder, which takes no head adapters"):
+        forward_both(make_base("conformer"), **batch)
+
+
 NAME = st.sampled_from(NAMES)
 OPERATION = st.one_of(
     st.tuples(st.just("add"), NAME, st.sampled_from(PREFIXES), st.integers(1, 2)),
+    st.tuples(st.just("add head"), NAME, st.sampled_from(["add", "replace"])),
     st.tuples(st.just("delete"), NAME),
     st.tuples(st.sampled_from(["rename", "copy"]), NAME, NAME),
     st.tuples(st.just("average"), NAME, NAME, NAME),
@@ -210,17 +246,17 @@ OPERATION = st.one_of(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(OPERATION, min_size=3, max_size=8))
-def test_any_sequence(base, train, outputs, linear, tmp_path, operations) -> None:
+def test_any_sequence(base, train, outputs, linear, head, tmp_path, operations) -> None:
     """The same model for all sequences: each begins by deleting what the one before left."""
     model = base
     for name in list_adapters(model):
         delete_adapter(model, name)
     for name, *arguments in operations:
         try:
-            carry_out(model, name, arguments, linear, tmp_path / "sequence.pt")
+            carry_out(model, name, arguments, linear, head, tmp_path / "sequence.pt")
         except InputError:
             continue
-        if name == "add":
+        if name.startswith("add"):
             train(model, arguments[0])
     names = list_adapters(model)
     found = {
@@ -231,13 +267,23 @@ def test_any_sequence(base, train, outputs, linear, tmp_path, operations) -> Non
     assert sorted(enabled_names(model)) == model.get_enabled_adapters()
     other = restored(model)
     assert list_adapters(other) == names
+    heads = [name for name in enabled_names(model) if "mode" in model.cfg.adapters[name]]
+    if len(heads) > 1:
+        for one in (model, other):
+            with pytest.raises(InputError, match=f"head adapters {', '.join(heads)} are enabled"):
+                outputs(one)
+            enable_adapters(one, [name for name in enabled_names(one) if name not in heads[1:]])
     assert torch.equal(outputs(other), outputs(model))
 
 
-def carry_out(model, name: str, arguments: list[Any], linear: dict[str, Any], path) -> None:
+def carry_out(
+    model, name: str, arguments: list[Any], linear: dict[str, Any], head: dict[str, Any], path: Path
+) -> None:
     match name, *arguments:
         case "add", adapter, prefix, dim:
             add_adapter(model, prefix + adapter, linear | {"dim": dim})
+        case "add head", adapter, mode:
+            add_adapter(model, f"decoder:{adapter}", head | {"mode": mode})
         case "delete", adapter:
             delete_adapter(model, adapter)
         case "rename", old, new:

@@ -5,10 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from nemo_ds2_adapters.adapters import add_adapter, inspect_adapter, save_original_adapter
+from nemo_ds2_adapters.adapters import (
+    add_adapter,
+    enabled_adapters,
+    inspect_adapter,
+    load_adapter,
+    save_adapter,
+    save_original_adapter,
+)
 from nemo_ds2_adapters.adapters.contents import FileContents, StoredAdapter
-from nemo_ds2_adapters.adapters.original import HEAD_TARGET, to_original
+from nemo_ds2_adapters.adapters.original import HEAD_TARGET, STATE_KEY, to_original
 from nemo_ds2_adapters.adapters.reading import read_adapter_file
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
@@ -86,6 +94,56 @@ def test_unsound_files_are_refused(tmp_path, change, message) -> None:
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(AdapterFileError, match=message):
         inspect_adapter(tmp_path / "a.pt")
+
+
+def test_original_as_a_head(make_base, outputs, batch, tmp_path) -> None:
+    """What the original trained on the recurrent output runs here on the same, through every format and reader."""
+    models = {name: make_base() for name in ("read", "ours", "nemo", "again")}
+    width, classes = models["read"].decoder.output.in_features, models["read"].decoder.num_classes_with_blank
+    names = ["user_j", "user_john", "john", "er"]  # contained in each other
+    for i, name in enumerate(names):
+        content = original(["0", "3", "6"], [width, 3 + i, 5, classes]) | {"adapter_name": name}
+        torch.save(content, tmp_path / f"{name}_adapter.pt")
+        load_adapter(models["read"], tmp_path / f"{name}_adapter.pt")
+        save_adapter(models["read"], name, tmp_path / "ours.pt")
+        load_adapter(models["ours"], tmp_path / "ours.pt")
+        models["nemo"].load_adapters(str(tmp_path / "ours.pt"))
+        models["read"].save_adapters(str(tmp_path / "nemo.pt"), name)
+        load_adapter(models["again"], tmp_path / "nemo.pt")
+        save_original_adapter(models["again"], name, tmp_path / "back.pt")
+        back = torch.load(tmp_path / "back.pt", weights_only=True)
+        assert {**back, STATE_KEY: 0} == {**content, STATE_KEY: 0}
+        for value, expected in zip(back[STATE_KEY].values(), content[STATE_KEY].values(), strict=True):
+            assert torch.equal(value, expected)
+    features, lengths = models["read"].preprocessor(
+        input_signal=batch["input_signal"], length=batch["input_signal_length"]
+    )
+    recurrent = models["read"].encoder(audio_signal=features, length=lengths)[0].transpose(1, 2)
+    seen = []
+    for i, name in enumerate(names):
+        sizes = [width, 3 + i, 5]
+        hidden = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU(), nn.Dropout())]
+        network = nn.Sequential(*hidden, nn.Linear(5, classes)).eval()
+        network.load_state_dict(torch.load(tmp_path / f"{name}_adapter.pt", weights_only=True)[STATE_KEY])
+        got = []
+        for model in models.values():
+            with enabled_adapters(model, name):
+                got.append(outputs(model))
+            assert torch.equal(got[-1], got[0])
+        torch.testing.assert_close(got[0], network(recurrent).log_softmax(-1).detach())
+        seen.append(got[0])
+    assert not torch.equal(seen[0], seen[-1])
+
+
+def test_head_that_does_not_fit(make_base, snapshot, tmp_path) -> None:
+    for kind, message in [("deepspeech2", r"6.weight is .* \[4, 5\] in the file"), ("conformer", "MLPHeadAdapter")]:
+        model = make_base(kind)
+        width = model.decoder.output.in_features if kind == "deepspeech2" else 8
+        torch.save(original(["0", "3", "6"], [width, 6, 5, 4]), tmp_path / "a.pt")
+        before = snapshot(model)
+        with pytest.raises(AdapterFileError, match=message):
+            load_adapter(model, tmp_path / "a.pt")
+        assert snapshot(model) == before
 
 
 def test_only_heads_are_written(base, linear, tmp_path) -> None:

@@ -178,6 +178,7 @@ def test_change_of_vocabulary_is_refused(model: EncDecCTCModel, batch: dict[str,
     assert torch.equal(model(**batch)[0], before)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("mode", ["add", "replace"])
 def test_traced_head_computes_the_same(disturb: Disturb, mode: str) -> None:
     one = decoder(norm="batch")
