@@ -210,7 +210,7 @@ def test_import_into_a_store(run, pt: Path, tmp_path: Path) -> None:
     assert run("import", store, pt, "--adapter", "user_j", "--as", "홍길동").code == 0
     assert names_in(run, store) == {"홍길동"}
     about = json.loads(run("inspect", store, "--json").out)
-    assert about["metadata"] == {"language": "en", "user_id": "홍길동"}
+    assert about["metadata"] == {"language": "en", "user_id": "홍길동"} and about["user_id"] == "홍길동"
     assert [version["version"] for version in about["stored"]] == [1, 2]
     assert run("export", store, "홍길동", out, "--version", 1, "--force").code == 0
     assert "no version 3" in run("export", store, "홍길동", out, "--version", 3, "--force").err
@@ -224,7 +224,7 @@ def test_import_of_a_file_that_does_not_say_its_base(run, nemo: Path, pt: Path, 
     stock = tmp_path / "stock.pt"
     run("export", pt, "user_john", stock, "--format", "nemo")
     result = run("import", store, stock, "--as", "eve")
-    assert result.code == 1 and "does not say for which base it was made" in result.err
+    assert result.code == 1 and "does not say for which base it was made: give its base with --base" in result.err
     assert run("import", store, stock, "--as", "eve", "--base", nemo).code == 0
     assert AdapterStore(store).get("eve").info["fingerprint"] == AdapterStore(store).get("user_j").info["fingerprint"]
     assert (
@@ -266,6 +266,7 @@ def test_erase(run, store: Path, pt: Path) -> None:
     cache = AdapterStore(store).cache_folder("user_j")
     assert run("delete", store, "user_j", "--erase", "--yes").code == 0
     assert not cache.exists() and names_in(run, store) == {"user_john"}
+    assert run("delete", store, "user_j", "--erase", "--yes").out == f"nothing of user_j was in {store}\n"
     assert "--erase is for stores" in run("delete", pt, "user_j", "--erase", "--yes").err
 
 
@@ -287,8 +288,8 @@ def test_verify(run, pt: Path, store: Path) -> None:
     pt.write_bytes(b"PK")
     result = run("verify", pt, store)
     assert result.code == 1 and result.out.count("PROBLEM") == 2 and "is damaged" in result.out
-    findings = json.loads(run("verify", pt, store, "--json").out)
-    assert [len(found["problems"]) for found in findings] == [1, 1]
+    findings = json.loads(run("verify", pt, "nowhere", store, "--json").out)
+    assert [len(found["problems"]) for found in findings] == [1, 1, 1]
 
 
 def test_verify_a_model(run, nemo: Path) -> None:
@@ -311,6 +312,8 @@ def test_verify_a_model(run, nemo: Path) -> None:
         (["list", "broken.nemo"], 1, "broken.nemo"),
         (["list", "broken.pt"], 1, "broken.pt"),
         (["list", "nosuch://bucket"], 1, "nosuch"),
+        (["list", ""], 1, "the SOURCE is empty"),
+        (["export", "both.pt", "user_j", "x.txt"], 1, "ends with .pt"),
         (["list", "both.pt", "--since", "2026-01-01"], 1, "only stores know"),
         (["export", "both.pt", "user_j", "x.pt", "--version", "1"], 1, "only stores keep versions"),
         (["export", "both.pt", "user_j", "no/such/folder/x.pt"], 1, "no/such/folder"),
@@ -337,6 +340,19 @@ def test_wrong_input_is_one_line(
     assert message in result.err
     assert result.err.startswith("error: ") and result.err.count("\n") == 1
     assert result.out == ""
+
+
+def test_commands_of_the_page(run, nemo: Path, pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nemo.rename("adapted.nemo")
+    for user_id in ("anna", "bert", "carl"):
+        AdapterStore("adapters").put(user_id, pt, name="user_j")
+    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    calls = [line.split()[1:] for line in page.splitlines() if line.startswith("ds2-adapters ")]
+    assert len(calls) >= 4
+    for call in calls:
+        assert run(*call).code == 0, call
+    assert names_in(run, Path("adapters")) == {"john.doe@example.com", "anna", "bert", "carl", "starting-point"}
 
 
 def test_help_names_all_commands(run) -> None:

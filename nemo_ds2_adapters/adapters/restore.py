@@ -35,7 +35,7 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer:
     try:
         cfg = ASRModel.restore_from(nemo_model, return_config=True)
     except (OSError, ValueError, TarError) as error:
-        raise InputError(f"model.nemo_model={nemo_model}: not a .nemo archive ({error})") from error
+        raise InputError(f"{nemo_model}: not a .nemo archive ({error})") from error
     _use_adapter_encoder(cfg, str(nemo_model))
     return ASRModel.restore_from(nemo_model, override_config_path=cfg, trainer=trainer)
 

@@ -17,9 +17,9 @@ from nemo_ds2_adapters.adapters.restore import restore_model
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.cli.opening import open_source
 from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
-from nemo_ds2_adapters.cli.source import Source
+from nemo_ds2_adapters.cli.source import Findings, Source
 from nemo_ds2_adapters.cli.store_source import StoreSource
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 app = typer.Typer(
     help="List, move, change and check personal adapters in .nemo models, .pt files and stores.",
@@ -73,9 +73,10 @@ def inspect(
         ((adapter_name, adapter),) = about.pop("adapters").items()
         about = {"name": adapter_name, **adapter, **about}
         if isinstance(opened, StoreSource):
+            about = {"user_id": about["metadata"]["user_id"], **about}
             about["stored"] = [
                 {"version": v.number, "time": v.stored.isoformat(), "sha256": v.sha256}
-                for v in opened.store.versions(about["metadata"]["user_id"])
+                for v in opened.store.versions(about["user_id"])
             ]
     if as_json:
         show_json(about)
@@ -94,6 +95,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write one adapter of SOURCE to a .pt of its own."""
+    if path.suffix != ".pt":
+        raise InputError(f"{path}: expected a name that ends with .pt")
     if path.exists() and not force:
         raise InputError(f"{path}: exists already, pass --force to replace it")
     with busy(f"reading {source}"):
@@ -171,11 +174,13 @@ def delete(
     if not yes:
         typer.confirm(f"Remove {what} from {source} for good?", abort=True, err=True)
     with busy(f"writing {source}"):
+        found = True
         if erase and isinstance(opened, StoreSource):
-            opened.store.erase(name)
+            found = opened.store.erase(name)
         else:
             opened.delete(name, version)
-    _say(f"{what} removed from {source}", as_json, source=source, name=name)
+    message = f"{what} removed from {source}" if found else f"nothing of {what} was in {source}"
+    _say(message, as_json, source=source, name=name)
 
 
 @app.command()
@@ -201,7 +206,10 @@ def verify(
     findings = {}
     for source in sources:
         with progress(f"checking {source}") as on_progress:
-            findings[source] = open_source(source).verify(on_progress)
+            try:
+                findings[source] = open_source(source).verify(on_progress)
+            except (InputError, AdapterFileError) as error:  # the other sources are checked all the same
+                findings[source] = Findings(0, [], [str(error)])
     if as_json:
         show_json([{"source": source, **asdict(found)} for source, found in findings.items()])
     else:
@@ -209,8 +217,10 @@ def verify(
             for line in found.repaired:
                 typer.echo(f"{source}: mended {line}")
             for line in found.problems:
-                typer.echo(f"{source}: PROBLEM {line}")
-            typer.echo(f"{source}: {found.checked} adapters checked, {len(found.problems)} problems")
+                typer.echo(f"PROBLEM {line if line.startswith(source) else f'{source}: {line}'}")
+            typer.echo(
+                f"{source}: {_count(found.checked, 'adapter')} checked, {_count(len(found.problems), 'problem')}"
+            )
     if any(found.problems for found in findings.values()):
         raise typer.Exit(1)
 
@@ -220,6 +230,10 @@ def _only_name(source: Source, label: str) -> str:
     if len(rows) != 1:
         raise InputError(f"{label}: holds {len(rows)} adapters, say which one (ds2-adapters list {label})")
     return str(next(iter(rows[0].values())))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _say(message: str, as_json: bool, **values: Any) -> None:

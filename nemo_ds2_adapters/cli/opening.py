@@ -17,6 +17,8 @@ def open_source(text: str) -> Source:
         InputError: it is none of these.
     """
     path = Path(text)
+    if not text:
+        raise InputError("the SOURCE is empty: give a .nemo, a .pt, or the directory of a store")
     if "://" in text or path.is_dir():
         return StoreSource(AdapterStore(text, create=False))
     if not path.exists():

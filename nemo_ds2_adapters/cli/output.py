@@ -34,7 +34,7 @@ def show_json(value: Any) -> None:
 
 def show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows with the same columns as a table."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in rows[0] if rows else ():
         justify: JustifyMethod = "right" if column in NUMBERS else "left"
         table.add_column(column.replace("_", " "), justify=justify, overflow="fold")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from nemo_ds2_adapters.adapters.contents import FileContents
+from nemo_ds2_adapters.adapters.contents import OURS, FileContents
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row
 from nemo_ds2_adapters.errors import InputError
@@ -39,6 +39,11 @@ class StoreSource:
         user_id = contents.info.get("metadata", {}).get("user_id") if name is None else name
         if user_id is None:
             raise InputError(f"{label}: does not say whose it is, give the user id with --as")
+        if contents.format != OURS:
+            raise InputError(
+                f"{label}: is in the format {contents.format!r}, which does not say for which base it was made: "
+                f"give its base with --base"
+            )
         self.store.put(user_id, contents)
         return user_id
 

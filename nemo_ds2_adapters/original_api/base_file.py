@@ -74,6 +74,8 @@ def read_base(path: Path) -> ASRModel:
         InputError: it is no such file.
         AdapterFileError: a `.pt` is damaged or hostile.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     if path.suffix == ".nemo":
         return restore_model(str(path), None)
     content = read_values(path)

@@ -177,7 +177,7 @@ def test_wrong_input(personal, build, tmp_path: Path, monkeypatch: pytest.Monkey
         (lambda: save(personal, "file/base.nemo", ".", "user_john"), AdapterFileError, "made"),
         (lambda: save(personal, "base.pt", "file", "user_john"), InputError, "give the directory"),
         (lambda: load(personal, "base.ckpt", good), InputError, "ends with .nemo or .pt"),
-        (lambda: load(personal, "nowhere.pt", good), AdapterFileError, "nowhere.pt"),
+        (lambda: load(personal, "nowhere.pt", good), InputError, "nowhere.pt: no such file"),
         (lambda: load(personal, "nowhere.nemo", good), InputError, "nowhere.nemo"),
         (lambda: load(personal, "noise.nemo", good), InputError, "noise.nemo"),
         (lambda: load(personal, "odd.pt", good), InputError, "odd.pt: is not a base model"),

@@ -23,7 +23,10 @@ def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float)
     text = folder.format_text()
     if text is None:
         if not create:
-            raise InputError(f"{folder}: there is no adapter store: check the path, or make one with AdapterStore")
+            raise InputError(
+                f"{folder}: there is no adapter store: check the path, or make one with "
+                f"AdapterStore({str(folder)!r}) or ds2-adapters import --create"
+            )
         if not folder.is_free():
             raise InputError(f"{folder}: is not an adapter store, and not empty: give a new or empty directory")
         folder.create(json.dumps({"format": FORMAT, "version": FORMAT_VERSION}))

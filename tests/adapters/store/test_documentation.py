@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.cli.app import app
@@ -30,5 +31,7 @@ def test_every_call_is_in_the_table() -> None:
 
 def test_every_command_and_option_is_on_the_page() -> None:
     text = (DOCS / "command_line.md").read_text(encoding="utf-8")
-    commands = [command.name or command.callback.__name__ for command in app.registered_commands]
+    commands = typer.main.get_command(app).commands
     assert [name for name in commands if f"`{name} " not in text] == []
+    options = {max(option.opts, key=len) for command in commands.values() for option in command.params}
+    assert [name for name in options if name.startswith("--") and name != "--help" and name not in text] == []
