@@ -20,6 +20,7 @@ from nemo_ds2_adapters.adapters import (
     unfreeze_base,
 )
 from nemo_ds2_adapters.adapters.store import AdapterStore
+from nemo_ds2_adapters.convert import convert_checkpoint
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
 from nemo_ds2_adapters.original_api import (
     AdapterManager,
@@ -45,6 +46,7 @@ __all__ = [
     "copy_adapter",
     "count_parameters",
     "delete_adapter",
+    "convert_checkpoint",
     "enable_adapters",
     "enabled_adapters",
     "forward_both",

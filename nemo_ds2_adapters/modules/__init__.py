@@ -11,6 +11,7 @@ from nemo_ds2_adapters.modules.decoder import DeepSpeech2Decoder, DeepSpeech2Dec
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.encoder_adapter import DeepSpeech2EncoderAdapter, DeepSpeech2EncoderAdapterConfig
 from nemo_ds2_adapters.modules.head_adapter import MLPHeadAdapter, MLPHeadAdapterConfig
+from nemo_ds2_adapters.modules.spectrogram import LogSpectrogramPreprocessor, LogSpectrogramPreprocessorConfig
 
 __all__ = [
     "DeepSpeech2Decoder",
@@ -19,6 +20,8 @@ __all__ = [
     "DeepSpeech2EncoderAdapter",
     "DeepSpeech2EncoderAdapterConfig",
     "DeepSpeech2EncoderConfig",
+    "LogSpectrogramPreprocessor",
+    "LogSpectrogramPreprocessorConfig",
     "MLPAdapter",
     "MLPAdapterConfig",
     "MLPHeadAdapter",

@@ -1,0 +1,114 @@
+"""A checkpoint of another toolkit: weights and settings, read without that toolkit and executing nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nemo_ds2_adapters.convert.old_format import read_old_format
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.torch_file import OLD_FORMAT, ClassName, Container, Names, open_archive, unpickle
+
+NAMES = Names(
+    "checkpoint of DeepSpeech2",
+    types=(
+        *(f"__builtin__.{name}" for name in ("Ellipsis", "str", "tuple", "set")),
+        "typing.Tuple",
+        "torch.nn.modules.rnn.*",
+        "pytorch_lightning.callbacks.*",
+        "lightning.pytorch.callbacks.*",
+    ),
+    containers=(
+        "argparse.Namespace",
+        "deepspeech_pytorch.*",
+        "kospeech.*",
+        "omegaconf.*",
+        "torch.nn.*",
+    ),
+    calls=("__builtin__.set", "_operator.getitem", "deepspeech_pytorch.*", "torch.device", "torch.Size"),
+)
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+MAX_NESTING = 10
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: weights by their original names, and everything else."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    settings: dict[str, Any]
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file that `torch.save` wrote, of any version of torch.
+
+    Raises:
+        InputError: it cannot be read, is damaged or hostile, or has no state dict.
+    """
+    try:
+        content = unwrapped(_content(Path(path)))
+    except AdapterFileError as error:
+        raise InputError(f"{error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {type(content).__name__}, not a state dict (see docs/convert.md)")
+    if "_modules" in content:
+        raise InputError(f"{path}: is a whole pickled model; save its state dict as docs/convert.md says")
+    if _is_state_dict(content):
+        return Checkpoint(Path(path), _without_wrapper(content), {})
+    for key in STATE_DICT_KEYS:
+        if _is_state_dict(value := unwrapped(content.get(key))):
+            settings = {name: value for name, value in content.items() if name != key}
+            return Checkpoint(Path(path), _without_wrapper(value), settings)
+        if isinstance(value, dict) and "_modules" in value:
+            raise InputError(f"{path}: {key!r} is a whole pickled model; save its state dict as docs/convert.md says")
+    raise InputError(f"{path}: holds no state dict, neither as a whole nor as {', '.join(STATE_DICT_KEYS)}")
+
+
+def unwrapped(value: Any) -> Any:
+    """The value of an OmegaConf node, an enum's member or an object with attributes; other values as they are."""
+    for _ in range(MAX_NESTING):
+        if isinstance(value, ClassName):
+            return value.path
+        if not isinstance(value, Container):
+            return value
+        state = value.state
+        arguments = state.get("arguments", ())
+        value = state.get("_content", state.get("_val", arguments[0] if len(arguments) == 1 else state))
+    return None
+
+
+def section(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Settings below one of `names`, the first that there is; empty if there is none."""
+    for name in names:
+        if isinstance(value := unwrapped(settings.get(name)), dict):
+            return {key: unwrapped(item) for key, item in value.items() if isinstance(key, str)}
+    return {}
+
+
+def _content(path: Path) -> Any:
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(1) == OLD_FORMAT:
+                return read_old_format(path, NAMES)
+    with open_archive(path) as archive:
+        return unpickle(archive.structure(), archive.storage, NAMES)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+    )
+
+
+def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without the name that `DataParallel` puts before all of them."""
+    if all(key.startswith("module.") for key in weights):
+        return {key.removeprefix("module."): value for key, value in weights.items()}
+    return weights

@@ -1,0 +1,85 @@
+"""KoSpeech: state dicts, alone or with settings beside them."""
+
+from torch import Tensor
+
+from nemo_ds2_adapters.convert.checkpoint import Checkpoint, section
+from nemo_ds2_adapters.convert.features import kospeech_features, mel_features
+from nemo_ds2_adapters.convert.labels import read_labels
+from nemo_ds2_adapters.convert.original import Options, Original, check_agreement, common_encoder
+from nemo_ds2_adapters.convert.sizes import read_sizes
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.modules import LogSpectrogramPreprocessor
+
+CONVOLUTIONS = ["conv.conv.sequential.0", "conv.conv.sequential.3"]
+RECURRENT = "rnn_layers.{i}.rnn"
+OUTPUT = "fc.1.linear"
+NO_FEATURES = (
+    "the features that the model was trained on are not known: the .nemo computes NeMo's mel bands instead, so train "
+    "the model on before you transcribe audio with it, or feed it the original's features as processed_signal"
+)
+
+
+def is_kospeech(weights: dict[str, Tensor]) -> bool:
+    """Whether weights have this toolkit's names."""
+    return any(key.startswith("conv.conv.sequential.") for key in weights)
+
+
+def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
+    """Find out what the model is. Options take precedence over the file's settings, but not over its weights.
+
+    Raises:
+        InputError: something is missing, or contradicts something else.
+    """
+    settings = checkpoint.settings | section(checkpoint.settings, "hyper_parameters", "config")
+    sizes = read_sizes(checkpoint.weights, CONVOLUTIONS, RECURRENT, OUTPUT)
+    for name in ("rnn_type", "bidirectional"):
+        check_agreement(name, getattr(sizes, name), settings.get(name), "the weights, unlike the file's settings,")
+        check_agreement(name, getattr(sizes, name), getattr(options, name))
+    input_dim = options.input_dim or settings.get("input_dim")
+    notes: tuple[str, ...] = ()
+    if options.features is not None:
+        preprocessor = kospeech_features(options.features)
+        bins = LogSpectrogramPreprocessor(preprocessor["sample_rate"], preprocessor["window_size"]).feat_out
+        check_agreement("input_dim", bins, input_dim, "the features")
+        input_dim = bins
+    elif type(input_dim) is int:
+        preprocessor, notes = mel_features(input_dim), (NO_FEATURES,)
+    else:
+        raise InputError("input_dim: the file does not say how many values an input frame has, give it")
+    encoder = common_encoder(sizes, input_dim)
+    encoder |= {"activation": _activation(options.activation or settings.get("activation", "hardtanh"))}
+    encoder |= {"first_layer_norm": True, "norm_relu": True}
+    if sizes.bidirectional:
+        encoder["bidirectional_merge"] = "concat"
+    labels = options.labels or settings.get("labels")
+    if labels is None:
+        raise InputError("labels: the file has none, give them as a list or as KoSpeech's vocabulary .csv")
+    return Original(
+        sizes=sizes,
+        encoder=encoder,
+        decoder={"norm": "layer", "bias": sizes.output_bias},
+        preprocessor=preprocessor,
+        labels=read_labels(labels),
+        default_blank=sizes.num_classes - 1,
+        modules=_modules(sizes.n_layers),
+        notes=notes,
+    )
+
+
+def _activation(name: object) -> str:
+    return {"hardtanh": "clipped_relu"}.get(str(name), str(name))
+
+
+def _modules(n_layers: int) -> dict[str, str]:
+    modules = {
+        "conv.conv.sequential.0": "encoder.conv.blocks.0.conv",
+        "conv.conv.sequential.1": "encoder.conv.blocks.0.norm",
+        "conv.conv.sequential.3": "encoder.conv.blocks.1.conv",
+        "conv.conv.sequential.4": "encoder.conv.blocks.1.norm",
+        "fc.0": "decoder.norm",
+        "fc.1.linear": "decoder.output",
+    }
+    for i in range(n_layers):
+        modules[f"rnn_layers.{i}.rnn"] = f"encoder.layers.{i}.rnn"
+        modules[f"rnn_layers.{i}.batch_norm"] = f"encoder.layers.{i}.norm"
+    return modules

@@ -1,0 +1,63 @@
+"""The files that torch wrote before 1.6: pickles one after the other, then the numbers."""
+
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.torch_file import Names, unpickle
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+
+
+def read_old_format(path: Path, names: Names) -> Any:
+    """What such a file holds, as of `unpickle`.
+
+    Raises:
+        AdapterFileError: the file is a pickle of something else, damaged or hostile.
+    """
+    try:
+        with path.open("rb") as file:
+            return _OldFile(file, path.stat().st_size, names).content()
+    except AdapterFileError as error:
+        raise AdapterFileError(f"{path}: {error}") from error
+
+
+class _OldFile:
+    def __init__(self, file: BinaryIO, size: int, names: Names) -> None:
+        self._file = file
+        self._free = size  # bytes that the storages may still declare
+        self._names = names
+        self._storages: dict[str, bytearray] = {}
+
+    def content(self) -> Any:
+        if (self._next(), self._next()) != (MAGIC_NUMBER, PROTOCOL_VERSION):
+            raise AdapterFileError("is a bare pickle, not a file that torch.save wrote")
+        if not self._next().get("little_endian", False):
+            raise AdapterFileError("was saved on a big-endian machine, which is not supported")
+        content = self._next()
+        for key in self._next():
+            self._fill(key)
+        return content
+
+    def _next(self) -> Any:
+        return unpickle(self._file, self._reserve, self._names)
+
+    def _reserve(self, key: str, size: int) -> bytearray:
+        """Memory for a storage whose numbers come later."""
+        self._free -= size
+        if self._free < 0:
+            raise AdapterFileError("declares more weights than it holds")
+        return self._storages.setdefault(key, bytearray(size))
+
+    def _fill(self, key: Any) -> None:
+        if key not in self._storages:
+            raise AdapterFileError(f"holds weights {key!r} that it does not declare")
+        storage = self._storages.pop(key)
+        header = self._file.read(8)
+        if len(header) < 8 or self._file.readinto(storage) != len(storage):  # type: ignore[attr-defined]
+            raise AdapterFileError(f"the weights {key!r} are cut off")
+        (count,) = struct.unpack("<q", header)
+        if count and len(storage) % count:
+            raise AdapterFileError(f"declares weights {key!r} twice, differently")
