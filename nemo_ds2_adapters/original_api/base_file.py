@@ -68,7 +68,9 @@ def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
 
 
 def read_base(path: Path) -> ASRModel:
-    """Build the model of a file that `write_base` wrote, or of any other .nemo. Nothing in a .pt is executed.
+    """Build the model of a file that `write_base` wrote, or of any other .nemo.
+
+    No code in a .pt is executed; which classes its config may name, NeMo limits.
 
     Raises:
         InputError: it is no such file.
