@@ -1,1 +1,5 @@
 """Using adapted models: many users in one batch."""
+
+from nemo_ds2_adapters.inference.bank import AdapterBank, BankStatistics
+
+__all__ = ["AdapterBank", "BankStatistics"]

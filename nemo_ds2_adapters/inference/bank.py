@@ -221,9 +221,7 @@ class AdapterBank:
             self._residents[key].users += 1
             self._residents.move_to_end(key)
         counts = self._counts
-        self._counts = replace(
-            counts, requests=counts.requests + len(keys), hits=counts.hits + len(keys) - len(new)
-        )
+        self._counts = replace(counts, requests=counts.requests + len(keys), hits=counts.hits + len(keys) - len(new))
         return {key: self._residents[key] for key in keys}, new
 
     def _make_room(self, keys: set[str]) -> bool:

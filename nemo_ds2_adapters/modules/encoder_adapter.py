@@ -12,6 +12,7 @@ from nemo_ds2_adapters.layers import length_mask
 from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
+from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, is_head
 from nemo_ds2_adapters.modules.placement import DEFAULT_PLACEMENT, placement_points
 from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
 
@@ -54,6 +55,8 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
             ValueError: the placement does not fit this encoder, the name exists or the type is not accepted.
         """
         plain = plain_config(cfg)
+        if is_head(plain):
+            raise ValueError(f"adapter {name!r}: {HEAD_PLACE}")
         self.check_supported_adapter_type_(OmegaConf.create(plain), self.get_accepted_adapter_types())
         layers = plain.pop("layers", DEFAULT_PLACEMENT)
         points = placement_points(layers, self.n_layers)
@@ -96,8 +99,8 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
         else:
             block = self._points().get(str(point))
             adapted = x if block is None else block(x)
-        if adapted is x:  # no adapter is enabled here
-            return x
+        if adapted is x or point < self.n_layers:  # the next layer ignores padding
+            return adapted
         return adapted.masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
 
     def _points(self) -> dict[str, Any]:
