@@ -33,8 +33,9 @@ def hidden_layers(
     Raises:
         ValueError: not 1 to 3 hidden sizes, one below 1, or an unknown activation.
     """
-    if not 1 <= len(hidden_dims) <= 3 or min(hidden_dims) < 1:
-        raise ValueError(f"hidden_dims={list(hidden_dims)}: expected 1 to 3 sizes of at least 1")
+    is_list = isinstance(hidden_dims, Sequence) and 1 <= len(hidden_dims) <= 3
+    if not is_list or not all(isinstance(size, int) and size >= 1 for size in hidden_dims):
+        raise ValueError(f"hidden_dims={hidden_dims!r}: expected a list of 1 to 3 sizes of at least 1")
     layers: list[nn.Module] = []
     for into, out in pairwise([in_features, *hidden_dims]):
         layers += [nn.Linear(into, out), build_activation(activation), nn.Dropout(dropout)]

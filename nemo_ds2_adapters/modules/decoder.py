@@ -9,7 +9,6 @@ from nemo.collections.asr.parts.utils.adapter_utils import LINEAR_ADAPTER_CLASSP
 from nemo.core.classes.common import typecheck
 from nemo.core.classes.exportable import Exportable
 from nemo.core.neural_types import AcousticEncodedRepresentation, LengthsType, LogprobsType, NeuralType
-from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from nemo_ds2_adapters.layers import MaskedBatchNorm
 from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.freezing import KeepsModeModule
-from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter
+from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter, is_head
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, active_routing
 
 NORMS = ("batch", "layer")
@@ -190,7 +189,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         plain = plain_config(cfg)
         module_name, adapter_name = self.resolve_adapter_module_name_(name)
         placement = {}
-        if issubclass(import_class_by_path(plain["_target_"]), MLPHeadAdapter):
+        if is_head(plain):
             if "+" in module_name:
                 raise ValueError(f"{name!r}: {HEAD_PLACE}")
             plain |= self._head_sizes(plain)

@@ -1,9 +1,11 @@
 """The adapter that makes a person's own logits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nemo.collections.common.parts.adapter_modules import AdapterModuleUtil
+from nemo.utils.model_utils import import_class_by_path
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.modules.adapters import hidden_layers
@@ -59,6 +61,11 @@ class MLPHeadAdapter(nn.Module, AdapterModuleUtil):
 
     def extra_repr(self) -> str:
         return f"mode={self.mode!r}"
+
+
+def is_head(cfg: Mapping[str, Any]) -> bool:
+    """Whether an adapter's config names a head adapter."""
+    return issubclass(import_class_by_path(cfg["_target_"]), MLPHeadAdapter)
 
 
 @dataclass

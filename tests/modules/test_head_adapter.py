@@ -57,6 +57,9 @@ def test_every_frame_by_itself() -> None:
         ({"hidden_dims": []}, "1 to 3 sizes"),
         ({"hidden_dims": [1, 1, 1, 1]}, "1 to 3 sizes"),
         ({"hidden_dims": [5, 0]}, "at least 1"),
+        ({"hidden_dims": [5.0]}, "at least 1"),
+        ({"hidden_dims": "512"}, "hidden_dims='512': expected a list of 1 to 3 sizes"),
+        ({"hidden_dims": 64}, "hidden_dims=64: expected a list"),
         ({"mode": "average"}, "mode='average': expected one of add, replace"),
         ({"activation": "step"}, "activation='step'"),
     ],
@@ -164,7 +167,7 @@ def test_what_does_not_fit(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("name", ["own", "encoder:own", "encoder+decoder:own", "decoder+encoder:own"])
 def test_a_head_belongs_into_the_decoder_alone(model: EncDecCTCModel, name: str) -> None:
     modules = [path for path, _ in model.named_modules()]
-    with pytest.raises(ValueError, match="not in the list of accepted adapter types|add it as decoder:<name>"):
+    with pytest.raises(ValueError, match="add it as decoder:<name>"):
         model.add_adapter(name, MLPHeadAdapterConfig())
     assert [path for path, _ in model.named_modules()] == modules
 
