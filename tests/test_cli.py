@@ -104,6 +104,14 @@ def test_list(run, source: Path) -> None:
     assert run("list", source, "--prefix", "x", "--json").out == "[]\n"
 
 
+def test_rows_are_not_folded_in_a_pipe(run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user_id = "x" * 150
+    AdapterStore(store).copy("user_john", user_id)
+    assert user_id not in run("list", store).out
+    monkeypatch.delenv("COLUMNS")
+    assert any(user_id in line and "MLPAdapter" in line for line in run("list", store).out.splitlines())
+
+
 def test_inspect(run, source: Path) -> None:
     result = run("inspect", source, "user_john")
     assert result.code == 0 and "config.hidden_dims" in result.out and "[3]" in result.out

@@ -1,6 +1,7 @@
 """What a person sees, and what a program reads."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,6 +25,7 @@ LOOKS: dict[str, Callable[[Any], str]] = {
     "base": lambda fingerprint: fingerprint[:FINGERPRINT_DIGITS],
     "enabled": lambda enabled: "yes" if enabled else "no",
 }
+PIPE_WIDTH = 10_000  # characters: a file or another program gets every row in one line
 NUMBERS = ("version", "parameters", "bytes")
 
 
@@ -40,7 +42,7 @@ def show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:
         table.add_column(column.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(LOOKS.get(column, str)(value) for column, value in row.items()))
-    Console(markup=False, highlight=False).print(table if rows else f"{title}: no adapters")
+    _print(table if rows else f"{title}: no adapters")
 
 
 def show_tree(value: dict[str, Any]) -> None:
@@ -50,7 +52,7 @@ def show_tree(value: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for key, leaf in _leaves(value):
         table.add_row(key, "-" if leaf in ("", None) else str(leaf))
-    Console(markup=False, highlight=False).print(table)
+    _print(table)
 
 
 @contextmanager
@@ -74,6 +76,13 @@ def busy(what: str) -> Iterator[None]:
     console = Console(stderr=True, markup=False)
     with console.status(what):
         yield
+
+
+def _print(what: Table | str) -> None:
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    console.print(what)
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
