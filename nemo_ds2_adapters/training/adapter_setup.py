@@ -68,6 +68,10 @@ def attach_adapter(model: ASRModel, adapter: ChosenAdapter, cfg: DictConfig) -> 
         start_from(model, name, cfg)
         return
     full_name = f"{cfg.adapter_module_name}:{name}" if cfg.adapter_module_name else name
+    if cfg.adapter_type == "mlp_head" and full_name.partition(":")[0] != "decoder":
+        raise InputError(
+            "model.adapter.adapter_type=mlp_head makes logits: set model.adapter.adapter_module_name=decoder"
+        )
     try:
         add_adapter(model, full_name, _adapter_config(model, cfg), global_cfg=cfg.global_cfg)
     except (ValueError, TypeError) as error:

@@ -6,6 +6,7 @@ from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig
 
 from nemo_ds2_adapters.adapters import AdapterStore, copy_adapter, list_adapters, load_adapter
+from nemo_ds2_adapters.adapters.attach import undone_on_error
 from nemo_ds2_adapters.adapters.blocks import is_in_modules, module_prefix
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.chosen_adapter import SECTION, read_text
@@ -23,14 +24,26 @@ def start_from(model: ASRModel, name: str, cfg: DictConfig) -> None:
             `init_from_store`, a user id of that store.
 
     Raises:
-        InputError: there is no such adapter, or not in the module that `adapter_module_name` says.
+        InputError: there is no such adapter, or not in the module that `adapter_module_name` says; the model is as it
+            was.
         AdapterFileError: its file cannot be read, or does not fit the model.
     """
     source = read_text(cfg, "init_from")
     if not isinstance(source, str):
         raise InputError(f"{KEY}={source} is not text: name an adapter of the model, a file, or a user of the store")
-    if cfg.init_from_store is not None:
-        AdapterStore(str(cfg.init_from_store), create=False).load_into(model, source, as_name=name)
+    with undone_on_error(model, name):
+        _attach(model, name, source, cfg.init_from_store)
+        wanted = cfg.adapter_module_name
+        if wanted and not is_in_modules(model, name, wanted):
+            place = module_prefix(model, name) or model.default_adapter_module_name
+            raise InputError(
+                f"{SECTION}.adapter_module_name={wanted}, but {KEY}={source} sits in {place}: leave it out"
+            )
+
+
+def _attach(model: ASRModel, name: str, source: str, store: str | None) -> None:
+    if store is not None:
+        AdapterStore(store, create=False).load_into(model, source, as_name=name)
     elif source in list_adapters(model):
         copy_adapter(model, source, name)
     elif Path(source).is_file():
@@ -38,7 +51,3 @@ def start_from(model: ASRModel, name: str, cfg: DictConfig) -> None:
     else:
         have = ", ".join(list_adapters(model)) or "none"
         raise InputError(f"{KEY}={source}: neither an adapter of the model, which has {have}, nor a file")
-    wanted = cfg.adapter_module_name
-    if wanted and not is_in_modules(model, name, wanted):
-        place = module_prefix(model, name) or model.default_adapter_module_name
-        raise InputError(f"{SECTION}.adapter_module_name={wanted}, but {KEY}={source} sits in {place}: leave it out")

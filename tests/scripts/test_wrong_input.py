@@ -46,7 +46,7 @@ def error_of(call_script, name: str, cfg: DictConfig) -> str:
         ("model.adapter.mlp.hidden_dims", [], "hidden_dims"),
         ("model.adapter.adapter_module_name", "joint", "joint"),
         ("model.adapter.continue_existing", True, "no adapter for model.adapter.adapter_name=user_john, it has none"),
-        ("model.adapter.adapter_type", "mlp_head", "add it as decoder:<name>"),
+        ("model.adapter.adapter_type", "mlp_head", "set model.adapter.adapter_module_name=decoder"),
         ("model.adapter.init_from", "user_mary", "neither an adapter of the model, which has none, nor a file"),
         ("model.adapter.init_from", 7, "model.adapter.init_from=7 is not text"),
         ("model.adapter.init_from_store", "nowhere", "model.adapter.init_from=None is not text"),
