@@ -7,7 +7,7 @@ from nemo_ds2_adapters.adapters import add_adapter, list_adapters
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.layers import RecurrentLayer
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter
-from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
+from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter, read_text
 from nemo_ds2_adapters.training.warm_start import start_from
 
 ADAPTER_TYPES = ("mlp", "linear", "mlp_head")  # each a section of model.adapter
@@ -49,7 +49,7 @@ def attach_adapter(model: ASRModel, adapter: ChosenAdapter, cfg: DictConfig) -> 
         AdapterFileError: the file that it starts from cannot be read, or does not fit the model.
     """
     name = str(adapter.name)
-    from_another = cfg.init_from is not None or cfg.init_from_store is not None
+    from_another = read_text(cfg, "init_from") is not None or cfg.init_from_store is not None
     if cfg.continue_existing and from_another:
         raise InputError("set one of model.adapter.continue_existing and model.adapter.init_from, both are set")
     if cfg.continue_existing:
