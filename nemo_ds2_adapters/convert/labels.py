@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,13 @@ class OutputUnits:
     order: list[int]
 
 
-def read_labels(labels: Sequence[str] | str | Path) -> list[str]:
+def read_labels(labels: Sequence[str] | str | os.PathLike[str]) -> list[str]:
     """Labels as they are, of a `.json` list (deepspeech.pytorch), or of a `.csv` with a head line (KoSpeech).
 
     Raises:
         InputError: the file cannot be read as such, or the labels are not text.
     """
-    if isinstance(labels, str | Path):
+    if isinstance(labels, str | os.PathLike):
         path = Path(labels)
         try:
             labels = _from_csv(path) if path.suffix == ".csv" else json.loads(path.read_text(encoding="utf-8-sig"))

@@ -34,7 +34,8 @@ class LogSpectrogramPreprocessor(NeuralModule, Exportable):
         window: `hamming`, `hann`, `blackman` or `bartlett`, periodic as in librosa.
         center: frames are centred on multiples of the stride, the signal being padded by half a window on both
             sides; without, the first frame begins where the signal does.
-        pad_mode: `reflect` (librosa before 0.9) or `constant`, zeros (librosa since); needs `center`.
+        pad_mode: what centred frames see beyond the signal: `reflect`, the signal mirrored at its first and last
+            sample (librosa's default before 0.9), or `constant`, zeros (librosa's default since).
         normalize: subtract the mean of an utterance's values and divide by their standard deviation.
         std_correction: 1 divides the squared deviations by their number less one, as torch does; 0 by their number,
             as numpy does.
