@@ -15,6 +15,7 @@ from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, 
 from nemo_ds2_adapters.adapters.reading import inspect_contents, read_adapter_file
 from nemo_ds2_adapters.adapters.restore import restore_model
 from nemo_ds2_adapters.adapters.store import AdapterStore
+from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.opening import open_source
 from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.source import Findings, Source
@@ -22,7 +23,7 @@ from nemo_ds2_adapters.cli.store_source import StoreSource
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 app = typer.Typer(
-    help="List, move, change and check personal adapters in .nemo models, .pt files and stores.",
+    help="List, move, change and check personal adapters in .nemo models, .pt files and stores; convert models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -223,6 +224,9 @@ def verify(
             )
     if any(found.problems for found in findings.values()):
         raise typer.Exit(1)
+
+
+app.command()(convert)
 
 
 def _only_name(source: Source, label: str) -> str:
