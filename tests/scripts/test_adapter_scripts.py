@@ -121,7 +121,7 @@ def test_a_persons_head(
         "exp_manager.version=run",
     )
     assert finished.returncode == 0, finished.stderr
-    assert "adapter 홍길동 trained" in finished.stdout
+    assert "adapter 홍길동" in finished.stdout
     checkpoints = tmp_path / "ASR-Adapter" / "run" / "checkpoints"
     name = adapter_name_for_user("홍길동")
     model = restore(checkpoints / "ASR-Adapter.nemo")
