@@ -1,5 +1,6 @@
 """Scores of a model on a manifest, utterance by utterance."""
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,8 @@ def _text(hypothesis: object) -> str:
 
 
 def _score(entry: Any, hypothesis: str) -> Score:
-    reference = entry.text_raw
+    # A model that writes graphemes writes another Unicode form than people do.
+    reference, hypothesis = (unicodedata.normalize("NFC", text) for text in (entry.text_raw, hypothesis))
     wer = cer = None
     if reference.split():
         wer, *_ = word_error_rate_detail([hypothesis], [reference])

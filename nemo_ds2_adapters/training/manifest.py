@@ -10,6 +10,7 @@ from nemo.collections.common.parts.preprocessing.manifest import get_full_path
 from omegaconf import ListConfig
 
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.training.unicode_form import normalised
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def check_vocabulary(key: str, utterances: Iterable[Utterance], model: ASRModel)
     """
     known: dict[str, bool] = {}
     for utterance in utterances:
-        for character in utterance.text:
+        for character in normalised(utterance.text, model):
             if character not in known:
                 known[character] = _is_known(character, model)
     unknown = sorted(character for character, is_known in known.items() if not is_known)

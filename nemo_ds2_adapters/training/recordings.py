@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.manifest import Utterance
+from nemo_ds2_adapters.training.unicode_form import normalised
 
 CLIPPED_LEVEL = 0.999  # of full scale
 CLIPPED_SHARE = 0.001  # of the samples
@@ -68,5 +69,5 @@ def _frames(seconds: float, model: ASRModel) -> int:
 
 def _needed_frames(text: str, model: ASRModel) -> int:
     """Frames CTC needs: one per unit, and a blank between equal neighbours (Graves et al. 2006)."""
-    units = model.tokenizer.text_to_ids(text) if hasattr(model, "tokenizer") else text
+    units = model.tokenizer.text_to_ids(text) if hasattr(model, "tokenizer") else normalised(text, model)
     return len(units) + sum(a == b for a, b in pairwise(units))

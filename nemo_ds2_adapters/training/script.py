@@ -91,18 +91,18 @@ def quiet(level: str) -> None:
         warnings.filterwarnings("ignore")
 
 
-def check_keys(cfg: DictConfig, config_file: Path, open_sections: tuple[str, ...] = OPEN_SECTIONS) -> None:
-    """Refuse keys that the shipped config does not have.
+def check_keys(cfg: DictConfig, *config_files: Path, open_sections: tuple[str, ...] = OPEN_SECTIONS) -> None:
+    """Refuse keys that the shipped configs do not have.
 
     Args:
         cfg: what the script was given.
-        config_file: the config shipped with the script, which lists every key.
+        config_files: the configs shipped with the script, which list every key.
         open_sections: dotted keys below which anything goes.
 
     Raises:
         InputError: names all unknown keys at once, each with the nearest known one.
     """
-    known = sorted(_keys(DictConfig(OmegaConf.load(config_file)), open_sections))
+    known = sorted({key for file in config_files for key in _keys(DictConfig(OmegaConf.load(file)), open_sections)})
     unknown = [key for key in _keys(cfg, open_sections) if key not in known]
     if unknown:
         raise InputError("; ".join(_unknown(key, known) for key in unknown))
