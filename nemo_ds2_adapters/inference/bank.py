@@ -210,8 +210,8 @@ class AdapterBank:
         while not self._make_room(keys):
             if not self._changed.wait(deadline - time.monotonic()):
                 raise InputError(
-                    f"no room for {len(keys)} users within {self.wait_seconds:g} s: all {self.capacity} slots are pinned "
-                    f"or in use by running batches; make the bank larger"
+                    f"no room for {len(keys)} users within {self.wait_seconds:g} s: all {self.capacity} slots are "
+                    f"pinned or in use by running batches; make the bank larger"
                 )
         new = []
         for key in keys:

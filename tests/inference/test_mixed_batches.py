@@ -5,7 +5,6 @@ import random
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
-from torch import Tensor
 
 from nemo_ds2_adapters import InputError, enabled_adapters
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError
@@ -111,9 +110,13 @@ def test_routed_and_enabled_at_once(model, attach, batch, kind: str) -> None:
     encoded = torch.zeros(3, model.encoder.point_width(2), 9)
     fail_on_computing(model)
     run = {"first": lambda: model(**batch), "head": lambda: model.decoder(encoder_output=encoded)}[kind]
-    with AdapterBank(model).route([None] * 3), enabled_adapters(model, f"{kind}_0"):
-        with pytest.raises(InputError, match=f"row by row, but {kind}_0 are enabled for all rows"):
-            run()
+    message = f"row by row, but {kind}_0 are enabled for all rows"
+    with (
+        AdapterBank(model).route([None] * 3),
+        enabled_adapters(model, f"{kind}_0"),
+        pytest.raises(InputError, match=message),
+    ):
+        run()
     with pytest.raises(Computed):
         run()
 
