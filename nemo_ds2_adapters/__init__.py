@@ -29,9 +29,11 @@ from nemo_ds2_adapters.original_api import (
     unfreeze_base_model,
 )
 from nemo_ds2_adapters.registration import allow_targets
+from nemo_ds2_adapters.training import Adaptation, adapt
 from nemo_ds2_adapters.version import __version__
 
 __all__ = [
+    "Adaptation",
     "AdapterFileError",
     "AdapterManager",
     "AdapterNameError",
@@ -39,14 +41,15 @@ __all__ = [
     "BaseMismatchError",
     "InputError",
     "__version__",
+    "adapt",
     "adapter_summary",
     "add_adapter",
     "average_adapters",
     "build_deepspeech2",
+    "convert_checkpoint",
     "copy_adapter",
     "count_parameters",
     "delete_adapter",
-    "convert_checkpoint",
     "enable_adapters",
     "enabled_adapters",
     "forward_both",

@@ -1,13 +1,43 @@
 """What a training leaves behind: the adapted model, the adapter alone, and a few lines that say what was reached."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from nemo.collections.asr.models import ASRModel
 from nemo.utils.callbacks import NeMoModelCheckpoint
+from omegaconf import DictConfig
 
 from nemo_ds2_adapters.adapters import save_adapter
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What came of an adapter's training. Word error rates are fractions, of the validation data."""
+
+    adapter: ChosenAdapter
+    wer_before: float | None  # None without validation
+    wer_after: float | None  # of what was kept
+    epochs: int  # trained before the weights that were kept; 0: no epoch was better than the start, which was kept
+    history: list[dict[str, float]]  # `train_loss` of every epoch, and `val_wer`
+    seconds: float
+    model_path: Path | None = None  # the adapted `.nemo`
+    path: Path | None = None  # the file of the adapter alone
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        said = f"adapter {self.adapter.shown}: {self.epochs} epochs"
+        if self.wer_before is not None and self.wer_after is not None:
+            said += f", validation WER {100 * self.wer_before:.1f} % -> {100 * self.wer_after:.1f} %"
+        lines = [f"{said}, {self.seconds:.0f} s"]
+        if self.epochs == 0:
+            lines = [f"adapter {self.adapter.shown}: no epoch was better than the start, which was kept"]
+        lines.append(f"  model    {self.model_path}")
+        if self.path:
+            lines.append(f"  adapter  {self.path} ({self.path.stat().st_size / 1000:.0f} kB)")
+        return lines
 
 
 def validation_wer(trainer: pl.Trainer, model: ASRModel) -> float:
@@ -23,47 +53,37 @@ def best_validation_wer(trainer: pl.Trainer) -> float | None:
     return float(callback.best_model_score)
 
 
-def save_model(trainer: pl.Trainer, model: ASRModel, log_dir: Path, name: str) -> Path:
-    """The trained model as a `.nemo`: the checkpoint callback has written the best epoch, or it is written now."""
-    callback = trainer.checkpoint_callback
-    if isinstance(callback, NeMoModelCheckpoint):
-        return Path(callback.dirpath) / f"{callback.prefix}{callback.postfix}"
-    path = log_dir / "checkpoints" / f"{name}.nemo"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save_to(str(path))
-    return path
-
-
-def report(
-    model: ASRModel,
-    adapter: ChosenAdapter,
-    wer_before: float | None,
-    wer_after: float | None,
-    model_path: Path,
-    file_name: str | None,
-) -> list[str]:
-    """Save the adapter beside the model and say what was reached.
+def save(result: Adaptation, trainer: pl.Trainer, model: ASRModel, log_dir: Path, cfg: DictConfig) -> Adaptation:
+    """Save the model, and the adapter beside it.
 
     Args:
-        model: trained.
-        adapter: which one; its user id goes into the file.
-        wer_before: validation WER as a fraction, None without validation.
-        wer_after: the same, of the epoch that was kept.
-        model_path: the `.nemo`.
-        file_name: of the adapter file beside it, None for no such file.
+        result: what was reached; goes into the adapter's file.
+        trainer: its checkpoint callback has saved the best epoch, if there was validation.
+        model: with the weights to keep.
+        log_dir: of the experiment.
+        cfg: the config of conf/asr_adapters/asr_adaptation.yaml.
 
     Returns:
-        lines for a person.
+        the result with the paths in it.
     """
-    lines = [f"adapter {adapter.shown} trained"]
-    if wer_before is not None and wer_after is not None:
-        lines = [f"adapter {adapter.shown}: validation WER {100 * wer_before:.1f} % -> {100 * wer_after:.1f} %"]
-    lines.append(f"  model    {model_path}")
-    if file_name:
-        path = model_path.parent / file_name
-        metadata: dict[str, float | str | None] = {"wer_before": wer_before, "wer_after": wer_after}
-        if adapter.user_id is not None:
-            metadata["user_id"] = adapter.user_id
-        save_adapter(model, adapter.name, path, metadata)
-        lines.append(f"  adapter  {path} ({path.stat().st_size / 1000:.0f} kB)")
-    return lines
+    callback = trainer.checkpoint_callback
+    is_saved = isinstance(callback, NeMoModelCheckpoint) and result.epochs > 0
+    if isinstance(callback, NeMoModelCheckpoint):
+        model_path = Path(callback.dirpath) / f"{callback.prefix}{callback.postfix}"
+    else:
+        model_path = log_dir / "checkpoints" / f"{cfg.exp_manager.name or cfg.name}.nemo"
+    if not is_saved:
+        model_path.parent.mkdir(parents=True, exist_ok=True)
+        model.save_to(str(model_path))
+    path = None
+    if cfg.model.adapter.adapter_state_dict_name:
+        path = model_path.parent / cfg.model.adapter.adapter_state_dict_name
+        metadata: dict[str, Any] = {
+            "wer_before": result.wer_before,
+            "wer_after": result.wer_after,
+            "epochs": result.epochs,
+        }
+        if result.adapter.user_id is not None:
+            metadata["user_id"] = result.adapter.user_id
+        save_adapter(model, str(result.adapter.name), path, metadata)
+    return replace(result, model_path=model_path, path=path)

@@ -51,7 +51,9 @@ class PrefixCache:
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise InputError(f"{folder}: no folder for activations can be made there ({error.strerror})") from error
+                raise InputError(
+                    f"{folder}: no folder for activations can be made there ({error.strerror})"
+                ) from error
 
     def get(self, key: Key) -> Tensor | None:
         """What was put under this key, on the CPU; None if there is nothing."""

@@ -1,7 +1,6 @@
 """Prefix activations in the place of recordings: what NeMo's training and validation steps are fed with."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class PrefixBatch(DALIOutputs):
         return PrefixBatch(*(tensor.pin_memory() for tensor in self))
 
 
-class PrefixDataset(Dataset[Item]):
+class PrefixDataset(Dataset[Item | list[Item]]):
     """NeMo's dataset with the activations of one point instead of sound; `compute` fills the cache first.
 
     Args:
@@ -67,11 +66,11 @@ class PrefixDataset(Dataset[Item]):
         self._dtype = dtype
         self._keys = self._make_keys()
 
-    def compute(self, context: AbstractContextManager = nullcontext(), progress: bool = True) -> int:
+    def compute(self, precision: torch.dtype | None = None, progress: bool = True) -> int:
         """Run what the cache does not have through the prefix.
 
         Args:
-            context: to compute in, for example of mixed precision.
+            precision: of mixed-precision arithmetic (`torch.autocast`), None for none.
             progress: show a bar.
 
         Returns:
@@ -79,10 +78,12 @@ class PrefixDataset(Dataset[Item]):
         """
         missing = [i for i, key in enumerate(self._keys) if key not in self._cache]
         missing.sort(key=lambda i: self.dataset.manifest_processor.collection[i].duration)
+        device = self._parameter.device.type
+        autocast = torch.autocast(device, dtype=precision, enabled=precision is not None)
         loader = DataLoader(Subset(self.dataset, missing), COMPUTED_AT_ONCE, collate_fn=self.dataset.collate_fn)
         with tqdm(total=len(missing), desc="frozen part", unit="utt", leave=False, disable=not progress) as bar:
             for k, (signal, signal_length, *_) in enumerate(loader):
-                with torch.no_grad(), context:
+                with torch.no_grad(), autocast:
                     activations, lengths = self._run(signal, signal_length)
                 for i, utterance, length in zip(missing[k * COMPUTED_AT_ONCE :], activations, lengths.tolist()):
                     # Not a view: that would keep the whole batch.
@@ -93,10 +94,8 @@ class PrefixDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:  # type: ignore[override]
-        if isinstance(index, Sequence) or hasattr(index, "__len__"):
-            return [self._item(int(i)) for i in index]  # type: ignore[union-attr]
-        return self._item(index)
+    def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:
+        return self.item(index) if isinstance(index, int) else [self.item(int(i)) for i in index]
 
     def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
         """Padded to the longest, activations with zeros."""
@@ -110,7 +109,12 @@ class PrefixDataset(Dataset[Item]):
             torch.tensor([len(t) for t in tokens]),
         )
 
-    def _item(self, index: int) -> Item:
+    def item(self, index: int) -> Item:
+        """Activations and tokens of one utterance.
+
+        Raises:
+            LookupError: its activations are gone from the cache, or were never computed.
+        """
         activations = self._cache.get(self._keys[index])
         if activations is None:
             raise LookupError(f"utterance {index} is not in the cache: its file was removed, or compute() did not run")
@@ -119,9 +123,7 @@ class PrefixDataset(Dataset[Item]):
 
     def _run(self, signal: Tensor, signal_length: Tensor) -> tuple[Tensor, Tensor]:
         device = self._parameter.device
-        features, lengths = self._model.preprocessor(
-            input_signal=signal.to(device), length=signal_length.to(device)
-        )
+        features, lengths = self._model.preprocessor(input_signal=signal.to(device), length=signal_length.to(device))
         return self._model.encoder.forward_prefix(features, lengths, self.point)
 
     def _make_keys(self) -> list[Key]:
@@ -133,7 +135,7 @@ class PrefixDataset(Dataset[Item]):
             "precision": str(self._dtype or self._parameter.dtype),
             "data": {**settings, "sample_rate": featurizer.sample_rate, "int_values": featurizer.int_values},
         }
-        keys = []
+        keys: list[Key] = []
         for sample in self.dataset.manifest_processor.collection:
             path = Path(sample.audio_file).resolve()
             state = path.stat()

@@ -3,7 +3,7 @@
 from nemo.collections.asr.models import ASRModel
 from torch import nn
 
-from nemo_ds2_adapters.layers import MaskedBatchNorm
+from nemo_ds2_adapters.layers import RecurrentLayer
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter
 
 POINTS = "adapter_points."  # of the encoder's parameters, those of adapters
@@ -46,7 +46,7 @@ def why_not_exact(model: ASRModel) -> str | None:
 
 def _varies(module: nn.Module) -> bool:
     """Whether a frozen module computes anything in training mode that it does not in eval mode."""
-    return getattr(module, "dropout_when_frozen", False) and module.dropout > 0
+    return isinstance(module, RecurrentLayer) and module.dropout_when_frozen and module.dropout > 0
 
 
 def _dither(model: ASRModel) -> float:

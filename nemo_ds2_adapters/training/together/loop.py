@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from nemo.collections.asr.models import ASRModel
 from torch import Tensor
 
-from nemo_ds2_adapters.training.prefix import PrefixDataset
+from nemo_ds2_adapters.training.prefix import Item, PrefixDataset
 from nemo_ds2_adapters.training.regularise import distance_to, divergence
 from nemo_ds2_adapters.training.together.member import EpochScore, Member
 from nemo_ds2_adapters.training.together.stack import Parts, stacked
@@ -130,10 +130,11 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[slice]]:
     """Log probabilities, lengths, targets and their lengths of all rows, and which rows are whose."""
     most = max(len(share) for share in shares)
-    items, rows = [], []
+    items: list[Item] = []
+    rows = []
     for share in shares:
         rows.append(slice(len(items), len(items) + len(share)))
-        items += [data[i] for i in share]
+        items += [data.item(i) for i in share]
         activations, tokens = items[-1]
         items += [(activations[:EMPTY_ROW_FRAMES], tokens)] * (most - len(share))
     device = next(model.parameters()).device
