@@ -79,7 +79,7 @@ class Filler:
         """Add users `first` to `last`, the latter not included."""
         for number in track(range(max(first, 1), last), f"filling to {last:,} users", transient=True):
             user_id = user_id_of(number)
-            data = self._bytes_of(user_id)
+            data = self.bytes_of(user_id)
             version = Version.of(data, 1)
             entry = replace(self._entry, user_id=user_id, stored=version.stored.isoformat())
             folder = str(self._folder(user_id))
@@ -89,18 +89,20 @@ class Filler:
                 os.write(descriptor, content)
                 os.close(descriptor)
 
-    def _bytes_of(self, user_id: str) -> bytes:
+    def bytes_of(self, user_id: str) -> bytes:
+        """The file of a user."""
         data, structure = self._template, self._structure
         for old, new in zip(self._names, (user_id, adapter_name_for_user(user_id))):
             data, structure = data.replace(old.encode(), new.encode()), structure.replace(old.encode(), new.encode())
-        return data.replace(_crc(self._structure), _crc(structure))
+        return data.replace(crc(self._structure), crc(structure))
 
     def _folder(self, user_id: str) -> Path:
         user = user_hash(user_id)
         return self.root / "users" / user[:2] / user
 
 
-def _crc(data: bytes) -> bytes:
+def crc(data: bytes) -> bytes:
+    """Checksum of a zip entry as it stands in the archive."""
     return zlib.crc32(data).to_bytes(4, "little")
 
 

@@ -110,7 +110,7 @@ class AdapterBank:
             return replace(self._counts, resident=len(self._residents))
 
     @contextmanager
-    def route(self, users: Sequence[str | None]) -> Iterator[None]:
+    def route(self, users: Sequence[str | None]) -> Iterator[Routing]:
         """Let the model serve a batch in this block, row by row: `with bank.route(["ann", None, "bob"]): model(...)`.
 
         Args:
@@ -126,8 +126,9 @@ class AdapterBank:
             raise InputError(f"users={users!r}: expected a list with a user, or None for the base, per utterance")
         residents = self._acquire({user for user in users if user is not None})
         try:
-            with routed(self._routing(users, residents)):
-                yield
+            routing = self._routing(users, residents)
+            with routed(routing):
+                yield routing
         finally:
             self._release(residents.values())
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.parts.submodules.ctc_decoding import (
@@ -63,6 +65,22 @@ class Decoder:
         groups = groupby(characters, key=lambda item: item[0]["char"] in ("", " "))
         words = [[confidence for _, confidence in group] for is_space, group in groups if not is_space]
         return [self._decoding._aggregate_confidence(word) for word in words]
+
+
+def manifest_fields(hypothesis: Hypothesis) -> dict[str, Any]:
+    """A hypothesis as NeMo's scripts write it into a manifest: `pred_text`, and what else was computed."""
+    fields: dict[str, Any] = {"pred_text": hypothesis.text}
+    if isinstance(hypothesis.timestamp, dict):
+        for kind in ("char", "word", "segment"):
+            spans = hypothesis.timestamp.get(kind, [])
+            fields[f"timestamp_{kind}"] = [{key: _plain(value) for key, value in span.items()} for span in spans]
+    if hypothesis.word_confidence:
+        fields["word_confidence"] = [float(value) for value in hypothesis.word_confidence]
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _more(model: EncDecCTCModel, timestamps: bool, confidence: bool) -> AbstractCTCDecoding:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from nemo.collections.common.parts.adapter_modules import LinearAdapter
@@ -35,7 +36,7 @@ class Part:
     adds: bool
     network: nn.Sequential
 
-    @property
+    @cached_property
     def signature(self) -> tuple[str, bool, str]:
         """Equal for parts that differ in nothing but weights and dropout."""
         layers = [repr(layer) for layer in self.network if not isinstance(layer, nn.Dropout)]

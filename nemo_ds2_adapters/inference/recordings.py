@@ -78,6 +78,22 @@ def is_manifest(audio: object) -> bool:
     return isinstance(audio, str | os.PathLike) and os.fspath(audio).endswith(MANIFEST_ENDINGS)
 
 
+def manifest_lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of each line that is not empty.
+
+    Raises:
+        InputError: there is none, or the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the manifest cannot be read ({error})") from None
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise InputError(f"{path}: the manifest has no lines")
+    return numbered
+
+
 def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int) -> Iterator[Recording | InputError]:
     """The utterances one after the other; for one that cannot be opened, the reason.
 
@@ -91,10 +107,7 @@ def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int
     """
     if is_manifest(audio):
         manifest = Path(audio)  # type: ignore[arg-type]
-        lines = [(i, line) for i, line in enumerate(_text(manifest).splitlines(), start=1) if line.strip()]
-        if not lines:
-            raise InputError(f"{manifest}: has no lines")
-        for i, line in lines:
+        for i, line in manifest_lines(manifest):
             yield _opened(f"{manifest}, line {i}", line, manifest, sample_rate)
         return
     items = [audio] if isinstance(audio, str | os.PathLike | np.ndarray | Tensor) else list(audio)
@@ -151,10 +164,3 @@ def _from_samples(label: str, samples: Any, sample_rate: int) -> Recording:
         what = f"shape {samples.shape}" if isinstance(samples, np.ndarray) else type(samples).__name__
         raise InputError(f"{label}: {what}, expected a path, or an array or tensor of samples [T]")
     return Recording(label, samples, 0.0, len(samples) / sample_rate)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the manifest cannot be read ({error})") from None

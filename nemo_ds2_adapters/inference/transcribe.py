@@ -25,7 +25,6 @@ from nemo_ds2_adapters.inference.decoding import Decoder
 from nemo_ds2_adapters.inference.recordings import AudioSource, Recording, is_manifest, open_recordings
 from nemo_ds2_adapters.inference.windows import check_window_seconds, plan_windows
 
-StoreLike = AdapterStore | AdapterBank | str | os.PathLike[str]
 RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
 
 
@@ -33,7 +32,7 @@ def transcribe(
     model: EncDecCTCModel,
     audio: AudioSource | Sequence[AudioSource],
     adapters: Sequence[str | None] | None = None,
-    store: StoreLike | None = None,
+    store: AdapterStore | AdapterBank | str | os.PathLike[str] | None = None,
     batch_size: int = 16,
     *,
     adapter_key: str | None = None,
@@ -82,6 +81,8 @@ def transcribe(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected at least 1")
     check_window_seconds(max_seconds, overlap_seconds)
+    if isinstance(store, str | os.PathLike):
+        store = AdapterStore(store, create=False)
     sample_rate = int(model.cfg.sample_rate)
     decoder = Decoder(model, timestamps, confidence)
     failures = Failures(on_error)
@@ -167,8 +168,5 @@ def _users_of_manifest(
     return {number: users.get(number) for number in recordings} if users else None
 
 
-def _bank(model: EncDecCTCModel, store: StoreLike | None, batch_size: int) -> AdapterBank:
-    if isinstance(store, AdapterBank):
-        return store
-    opened = store if isinstance(store, AdapterStore | None) else AdapterStore(store, create=False)
-    return AdapterBank(model, opened, capacity=RESIDENT_BATCHES * batch_size)
+def _bank(model: EncDecCTCModel, store: AdapterStore | AdapterBank | None, batch_size: int) -> AdapterBank:
+    return store if isinstance(store, AdapterBank) else AdapterBank(model, store, RESIDENT_BATCHES * batch_size)

@@ -106,6 +106,10 @@ class Routing:
         self.batch_size = batch_size
         self.sites = sites
 
+    def first_point(self, n_layers: int) -> int:
+        """The encoder's first point with an adapter; up to there all rows run as the base. The last point if none."""
+        return next((point for point in range(n_layers) if encoder_site(point) in self.sites), n_layers)
+
     def apply(self, site: str, x: Tensor, target: Tensor) -> Tensor:
         """Let each row's adapter at a site act.
 

@@ -1,0 +1,120 @@
+"""transcribe_speech.py: NeMo's keys, and an adapter for each line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters
+from nemo_ds2_adapters.inference import transcribe
+
+SCRIPT = "asr_adapters/transcribe_speech.py"
+CONFIG = Path(__file__).parents[2] / "conf" / "asr_adapters" / "transcribe_speech.yaml"
+MLP = "nemo_ds2_adapters.modules.MLPAdapter"
+
+
+@pytest.fixture
+def model(make_model):
+    """A model that writes something else with the adapter `personal`."""
+    model = make_model()
+    add_adapter(model, "personal", {"_target_": MLP, "hidden_dims": [4]})
+    for name, parameter in model.named_parameters():
+        if "layers." in name or "adapter" in name or "output" in name:
+            nn.init.normal_(parameter)
+    return model
+
+
+@pytest.fixture
+def texts(model, manifest: Path) -> dict[str | None, list[str]]:
+    """What the base and `personal` make of the manifest."""
+    return {name: transcribe(model, str(manifest), [name] * 4, progress=False) for name in (None, "personal")}
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_with_a_store(run_script, model, texts, manifest: Path, tmp_path: Path) -> None:
+    AdapterStore(tmp_path / "store").put("ann@example.com", model, "personal")
+    with enabled_adapters(model, None):
+        model.save_to(str(tmp_path / "ds2.nemo"))
+    entries = read_lines(manifest)
+    entries[1]["speaker"], entries[2]["speaker"] = "ann@example.com", "nobody"
+    entries.append({"audio_filepath": "nowhere.wav"})
+    given = tmp_path / "calls.json"
+    given.write_text("\n".join(map(json.dumps, entries)))
+    finished = run_script(
+        SCRIPT,
+        f"model_path={tmp_path / 'ds2.nemo'}",
+        f"dataset_manifest={given}",
+        f"adapter_store={tmp_path / 'store'}",
+        "adapter_key=speaker",
+        "timestamps=true",
+        "confidence=true",
+        "progress=false",
+    )
+    assert finished.returncode == 1, finished.stderr
+    reports = [line for line in finished.stderr.splitlines() if line.startswith("not transcribed: ")]
+    assert len(reports) == 2 and "user 'nobody'" in reports[0] and "line 5: audio file nowhere.wav" in reports[1]
+    output = tmp_path / "calls_ds2.json"
+    assert finished.stdout.splitlines()[-1] == f"3 of 5 utterances transcribed: {output}"
+    written = read_lines(output)
+    assert [line["pred_text"] for line in written] == [texts[None][0], texts["personal"][1], texts[None][3]]
+    for line, entry in zip(written, [entries[0], entries[1], entries[3]]):
+        assert line.items() >= entry.items()
+        assert [word["word"] for word in line["timestamp_word"]] == line["pred_text"].split()
+        assert len(line["word_confidence"]) == len(line["timestamp_word"])
+
+
+@pytest.fixture
+def config(model, manifest: Path, tmp_path: Path) -> DictConfig:
+    model.save_to(str(tmp_path / "ds2.nemo"))
+    cfg = OmegaConf.load(CONFIG)
+    cfg.model_path = str(tmp_path / "ds2.nemo")
+    cfg.dataset_manifest = str(manifest)
+    cfg.output_filename = str(tmp_path / "out.json")
+    cfg.progress = False
+    return cfg
+
+
+def test_the_model_as_it_is(call_script, config, texts, manifest: Path, tmp_path: Path, capsys) -> None:
+    call_script(SCRIPT, config)
+    assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == texts["personal"]
+    config.overwrite_transcripts = False
+    call_script(SCRIPT, config)
+    assert "nothing was done" in capsys.readouterr().out
+    config.merge_with({"dataset_manifest": None, "audio_dir": str(manifest.parent), "overwrite_transcripts": True})
+    config.audio_type = "flac"
+    call_script(SCRIPT, config)
+    assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == texts["personal"][1::2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_path": None}, "set one of model_path and pretrained_name, none is set"),
+        ({"audio_dir": "."}, "set one of dataset_manifest and audio_dir, both are set"),
+        ({"model_path": "nowhere.nemo"}, "model_path=nowhere.nemo: no such file"),
+        ({"dataset_manifest": None, "audio_dir": ".", "adapter_key": "speaker"}, "adapter_key needs dataset_manifest"),
+        ({"dataset_manifest": None, "audio_dir": "/nowhere"}, "audio_dir=/nowhere: no such"),
+        ({"dataset_manifest": None, "audio_dir": ".", "audio_type": "xyz"}, "no files that end with .xyz"),
+        ({"adapter_key": "person"}, "no line of the manifest has a field person"),
+        ({"adapter_store": "nowhere"}, "there is no adapter store"),
+        ({"adapter_stor": "x"}, "the nearest known one is adapter_store"),
+        ({"cuda": 99}, "cuda=99: there are"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_wrong_settings(call_script, config, tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        call_script(SCRIPT, OmegaConf.merge(config, changes))
+    assert str(end.value.code).startswith("error: ") and message in str(end.value.code)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_output_over_the_input(call_script, config) -> None:
+    config.output_filename = config.dataset_manifest
+    with pytest.raises(SystemExit, match="would overwrite the input"):
+        call_script(SCRIPT, config)
