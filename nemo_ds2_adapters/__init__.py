@@ -22,6 +22,7 @@ from nemo_ds2_adapters.adapters import (
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.convert import convert_checkpoint
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
+from nemo_ds2_adapters.inference import AdapterBank, transcribe
 from nemo_ds2_adapters.original_api import (
     AdapterManager,
     build_deepspeech2,
@@ -34,6 +35,7 @@ from nemo_ds2_adapters.version import __version__
 
 __all__ = [
     "Adaptation",
+    "AdapterBank",
     "AdapterFileError",
     "AdapterManager",
     "AdapterNameError",
@@ -61,6 +63,7 @@ __all__ = [
     "modules",
     "rename_adapter",
     "save_adapter",
+    "transcribe",
     "unfreeze_base",
     "unfreeze_base_model",
 ]

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 from nemo.collections.common.parts.preprocessing.manifest import get_full_path
@@ -21,6 +22,8 @@ class Utterance:
     text: str
     duration: float  # seconds
     offset: float = 0.0  # seconds into the file
+    place: str = field(default="", compare=False)  # file and line, for messages
+    fields: dict[str, Any] = field(default_factory=dict, compare=False)  # the whole line
 
 
 def read_manifest(key: str, paths: str | list[str] | None) -> list[Utterance]:
@@ -98,4 +101,5 @@ def _parse(place: str, line: str, manifest: Path) -> Utterance:
     audio = Path(get_full_path(entry["audio_filepath"], str(manifest)))
     if not audio.is_file():
         raise InputError(f"{place}: audio file {entry['audio_filepath']} does not exist")
-    return Utterance(audio, entry["text"], float(entry["duration"]), float(entry.get("offset") or 0.0))
+    offset = float(entry.get("offset") or 0.0)
+    return Utterance(audio, entry["text"], float(entry["duration"]), offset, place, entry)
