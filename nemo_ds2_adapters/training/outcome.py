@@ -53,6 +53,28 @@ def best_validation_wer(trainer: pl.Trainer) -> float | None:
     return float(callback.best_model_score)
 
 
+def save_model(trainer: pl.Trainer, model: ASRModel, log_dir: Path, name: str, is_kept: bool = True) -> Path:
+    """The trained model as a `.nemo`: the checkpoint callback has written the best epoch, or it is written now.
+
+    Args:
+        trainer: after training.
+        model: with the weights to keep.
+        log_dir: of the experiment.
+        name: of the file, if there is no checkpoint callback.
+        is_kept: whether what a checkpoint callback wrote is to be kept.
+    """
+    callback = trainer.checkpoint_callback
+    if isinstance(callback, NeMoModelCheckpoint):
+        path = Path(callback.dirpath) / f"{callback.prefix}{callback.postfix}"
+        if is_kept:
+            return path
+    else:
+        path = log_dir / "checkpoints" / f"{name}.nemo"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save_to(str(path))
+    return path
+
+
 def save(result: Adaptation, trainer: pl.Trainer, model: ASRModel, log_dir: Path, cfg: DictConfig) -> Adaptation:
     """Save the model, and the adapter beside it.
 
@@ -66,15 +88,8 @@ def save(result: Adaptation, trainer: pl.Trainer, model: ASRModel, log_dir: Path
     Returns:
         the result with the paths in it.
     """
-    callback = trainer.checkpoint_callback
-    is_saved = isinstance(callback, NeMoModelCheckpoint) and result.epochs > 0
-    if isinstance(callback, NeMoModelCheckpoint):
-        model_path = Path(callback.dirpath) / f"{callback.prefix}{callback.postfix}"
-    else:
-        model_path = log_dir / "checkpoints" / f"{cfg.exp_manager.name or cfg.name}.nemo"
-    if not is_saved:
-        model_path.parent.mkdir(parents=True, exist_ok=True)
-        model.save_to(str(model_path))
+    name = cfg.exp_manager.name or cfg.name
+    model_path = save_model(trainer, model, log_dir, name, is_kept=result.epochs > 0)
     path = None
     if cfg.model.adapter.adapter_state_dict_name:
         path = model_path.parent / cfg.model.adapter.adapter_state_dict_name

@@ -28,7 +28,7 @@ def make_tokenizer(folder: str, utterances: Iterable[Utterance], vocab_size: int
     """Train SentencePiece (BPE) on the transcripts, for NeMo's `model.tokenizer.dir`; keep what is there already.
 
     Raises:
-        InputError: the transcripts are not enough for so many sub-words, or too many for so few.
+        InputError: so few sub-words cannot even spell the transcripts.
     """
     if (Path(folder) / "tokenizer.model").is_file():
         return

@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     writes_subwords = "tokenizer" in cfg.model
     if writes_subwords:
         make_tokenizer(cfg.model.tokenizer.dir, sections[0].utterances, cfg.tokenizer_vocab_size)
-    elif cfg.labels is None:
+    elif cfg.get("max_labels") and cfg.labels is None:
         cfg.labels = frequent_characters(sections[0].utterances, cfg.max_labels)
 
     pl.seed_everything(cfg.seed)
