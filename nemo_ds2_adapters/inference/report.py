@@ -7,9 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.table import Table
+from rich.text import Text
 
 from nemo_ds2_adapters.inference.comparison import Comparison, Estimate, UserResult
 
+MAX_SHOWN = 30  # characters of a user id
 SHOWN_USERS = 20  # rows of the table on the screen
 NUMBERED_USERS = 5  # in the picture, by their row in table and CSV
 
@@ -62,15 +64,15 @@ def write_picture(comparison: Comparison, path: Path) -> None:
 def table(comparison: Comparison) -> Table:
     """The first users, those who got worse first, and the total."""
     result = Table(title="Base and personal adapters; users who got worse come first")
-    result.add_column("user", overflow="fold", min_width=20, max_width=30)
+    result.add_column("user", overflow="fold", min_width=20, max_width=MAX_SHOWN)
     for column in ("utt.", "words", "base WER", "base CER", "adapted WER", "adapted CER", "change"):
         result.add_column(column, justify="right")
     for user in comparison.users[:SHOWN_USERS]:
         rates = (user.base_wer, user.base_cer, user.adapted_wer, user.adapted_cer)
         change = "" if user.relative_change is None else f"{100 * user.relative_change:+.0f} %"
         style = "red" if user.got_worse else None
-        cells = [_short(user.user), str(user.utterances), str(user.words), *map(_rate, rates), change]
-        result.add_row(*cells, style=style)
+        cells = [str(user.utterances), str(user.words), *map(_rate, rates), change]
+        result.add_row(Text(_shown(user.user)), *cells, style=style)
     if len(comparison.users) > SHOWN_USERS:
         result.add_row(f"... {len(comparison.users) - SHOWN_USERS} more")
     return result
@@ -103,5 +105,6 @@ def _rate(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f} %"
 
 
-def _short(user: str) -> str:
-    return user if len(user) <= 30 else user[:27] + "..."
+def _shown(user: str) -> str:
+    user = user if user.isprintable() else repr(user)
+    return user if len(user) <= MAX_SHOWN else user[: MAX_SHOWN - 3] + "..."

@@ -105,20 +105,20 @@ def test_too_few_utterances() -> None:
 def test_reports(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     scores = [score(f"사용자{i % 30}", 10, *generator.integers(0, 6, 2)) for i in range(120)]
-    found = compare([*scores, score("x" * 60, 4, 0, 3)])
+    found = compare([*scores, score("x" * 60, 4, 0, 3), score("[red]\n", 4, 0, 4)])
     report.write_json(found, tmp_path / "r.json")
     report.write_csv(found, tmp_path / "r.csv")
     report.write_picture(found, tmp_path / "r.png")
     content = json.loads((tmp_path / "r.json").read_text("utf-8"))
-    assert content["users"][0]["user"] == "x" * 60 and content["users"][0]["relative_change"] is None
+    assert [user["user"] for user in content["users"][:2]] == ["[red]\n", "x" * 60] and content["users"][0]["relative_change"] is None
     assert content["wer_difference"]["low"] < content["wer_difference"]["value"]
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["user"] for row in rows] == [user.user for user in found.users]
-    assert float(rows[1]["base_wer"]) == found.users[1].base_wer
+    assert float(rows[2]["base_wer"]) == found.users[2].base_wer
     assert imread(tmp_path / "r.png").std() > 0
     console = Console(width=100, record=True)
     console.print(report.table(found))
     shown = console.export_text()
-    assert "... 11 more" in shown and "x" * 18 in shown and found.users[3].user in shown
-    assert "31 users, 121 utterances, 1204 words" in report.summary(found)[0]
+    assert "... 12 more" in shown and "x" * 18 in shown and "'[red]\\n'" in shown and found.users[3].user in shown
+    assert "32 users, 122 utterances, 1208 words" in report.summary(found)[0]
