@@ -37,6 +37,7 @@ SECTIONS = {
         "kl_weight",
         "l2_weight",
         "average_epochs",
+        "folds",
     ),
     "model.train_ds": ("batch_size", "num_workers", "use_semi_sorted_batching", "shuffle"),
     "model.optim": ("lr", "weight_decay", "betas", "sched"),
@@ -107,5 +108,5 @@ def config_with(settings: dict[str, Any]) -> DictConfig:
         nearest = {name: difflib.get_close_matches(name, places, n=1, cutoff=0.0)[0] for name in unknown}
         raise InputError("; ".join(f"unknown setting {name}, the nearest is {nearest[name]}" for name in unknown))
     for name, value in settings.items():
-        OmegaConf.update(cfg, f"{places[name]}.{name}".lstrip("."), value)
+        OmegaConf.update(cfg, f"{places[name]}.{name}".lstrip("."), value, merge=False)
     return cfg

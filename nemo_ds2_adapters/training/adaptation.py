@@ -9,16 +9,20 @@ import torch
 from nemo.collections.asr.models import ASRModel
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig
+from tqdm import tqdm
 
-from nemo_ds2_adapters.adapters.blocks import adapter_parts
+from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adapter_setup import attach_adapter, change_vocabulary, plain_name, train_only
-from nemo_ds2_adapters.training.checkpoints import History, TrainedWeightsOnly
+from nemo_ds2_adapters.training.checkpoints import History, StopAfter, TrainedWeightsOnly
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
 from nemo_ds2_adapters.training.data import DataSection, check_section, loader_config
+from nemo_ds2_adapters.training.guard import Guard, Verdict, decide, fold_members
 from nemo_ds2_adapters.training.outcome import Adaptation, best_validation_wer, save, validation_wer
+from nemo_ds2_adapters.training.prefix import PrefixDataset
 from nemo_ds2_adapters.training.prefix.use import prefix_cached
 from nemo_ds2_adapters.training.regularise import AverageEpochs, regularised
 from nemo_ds2_adapters.training.sampler import use_seeded_batches
+from nemo_ds2_adapters.training.together import Settings, copied_parts, score, train_together
 
 
 def prepare(
@@ -53,8 +57,8 @@ def prepare(
 def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter: ChosenAdapter) -> Adaptation:
     """Train what `prepare` left trainable, keep the best epoch, save the model and the adapter.
 
-    With validation data, an adapter on a frozen base is never worse than what it started from on them: if no epoch
-    was better, the start is kept, which for a new adapter is the base.
+    On a frozen base the adapter is never worse than what it is compared with: the base, or itself as it was if it is
+    continued. That is decided on validation data, or without any by cross-validation on the training data.
 
     Raises:
         InputError: a setting is wrong.
@@ -70,39 +74,57 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     if is_base_frozen:
         callbacks.append(TrainedWeightsOnly())
         model.strict_loading = False  # of checkpoints: the frozen weights are there already
-    trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]  # before the checkpoints
-    with prefix_cached(trainer, model, settings), regularised(model, settings.kl_weight, settings.l2_weight):
-        wer_before = validation_wer(trainer, model) if has_validation else None
-        start = adapter_weights(model, adapter)
-        trainer.fit(model)
-    wer_after, epochs = best_validation_wer(trainer), best_epoch(history.epochs)
-    if is_base_frozen and wer_before is not None and wer_after is not None and not wer_after < wer_before:
-        load_adapter_weights(model, adapter, start)
-        wer_after, epochs = wer_before, 0
+    guard = Guard(model, plain_name(str(adapter.name)), settings.continue_existing)
+    is_guarded = is_base_frozen and guard.can_restore()
+    with prefix_cached(trainer, model, settings) as data:
+        wer_before, wer_after, epochs = None, None, trainer.max_epochs
+        if has_validation:
+            with guard.compared_with():
+                wer_before = validation_wer(trainer, model)
+        elif is_guarded and settings.folds and data is not None:
+            verdict = cross_validate(model, data, guard, settings.folds, Settings.from_config(cfg))
+            wer_before, wer_after, epochs = verdict.wer_before, verdict.wer_after, verdict.epochs
+        else:
+            print("no validation data and no cross-validation: nothing tells whether the adapter helps")
+        if epochs:
+            trainer.callbacks[:0] = [*callbacks, StopAfter(epochs)]  # type: ignore[attr-defined]  # before checkpoints
+            with regularised(model, settings.kl_weight, settings.l2_weight):
+                trainer.fit(model)
+    if has_validation:
+        wer_after, epochs = best_validation_wer(trainer), best_epoch(history.epochs)
+        if is_guarded and wer_before is not None and wer_after is not None and not wer_after < wer_before:
+            wer_after, epochs = wer_before, 0
+    if not epochs:
+        guard.restore()
     seconds = time.monotonic() - started
-    result = Adaptation(adapter, wer_before, wer_after, epochs, history.epochs, seconds)
+    result = Adaptation(adapter, wer_before, wer_after, epochs or 0, history.epochs, seconds)
     return save(result, trainer, model, log_dir, cfg)
 
 
+def cross_validate(model: ASRModel, data: PrefixDataset, guard: Guard, folds: int, settings: Settings) -> Verdict:
+    """Train without each fold in turn, and say for how many epochs to train on everything.
+
+    Raises:
+        InputError: there is one utterance only.
+    """
+    utterances = range(len(data))
+    if len(utterances) < 2:
+        raise InputError(
+            "model.train_ds: one utterance cannot tell whether an adapter helps; give more, or model.adapter.folds=0"
+        )
+    with guard.compared_with():
+        base = score(model, data, utterances)
+    members = fold_members(copied_parts(model, guard.name), data, utterances, folds, settings)
+    with tqdm(
+        total=settings.max_epochs, desc=f"{len(members)}-fold cross-validation", unit="epoch", leave=False
+    ) as bar:
+        train_together(model, data, guard.name, members, on_epoch=bar.update)
+    return decide(members, base, data.words(utterances))
+
+
 def best_epoch(epochs: list[dict[str, float]]) -> int:
-    """Number of the epoch that is kept, 1 for the first: the best one on validation data, else the last."""
-    if not all("val_wer" in epoch for epoch in epochs):
-        return len(epochs)
+    """Number of the epoch that is kept, 1 for the first: the one with the lowest validation WER."""
     return 1 + min(range(len(epochs)), key=lambda i: epochs[i]["val_wer"], default=-1)
-
-
-def adapter_weights(model: ASRModel, adapter: ChosenAdapter) -> list[torch.Tensor]:
-    """Copies of all weights of an adapter."""
-    parts = adapter_parts(model, plain_name(str(adapter.name)))
-    return [p.detach().clone() for _, part in parts for p in part.parameters()]
-
-
-@torch.no_grad()
-def load_adapter_weights(model: ASRModel, adapter: ChosenAdapter, weights: list[torch.Tensor]) -> None:
-    """Give an adapter the weights that `adapter_weights` copied."""
-    parts = adapter_parts(model, plain_name(str(adapter.name)))
-    for parameter, value in zip([p for _, part in parts for p in part.parameters()], weights):
-        parameter.copy_(value)
 
 
 @contextmanager

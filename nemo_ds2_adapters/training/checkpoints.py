@@ -1,5 +1,6 @@
 """Checkpoints of an adapter's training: what is trained, not the base again in every epoch."""
 
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -36,10 +37,27 @@ class TrainedWeightsOnly(pl.Callback):
             )
 
 
+class StopAfter(pl.Callback):
+    """Ends a training before its learning-rate schedule does.
+
+    Args:
+        epochs: to train for.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if this was the last one."""
+        if trainer.current_epoch + 1 >= self._epochs:
+            trainer.should_stop = True
+
+
 class History(pl.Callback):
-    """Mean training loss and validation WER of every epoch."""
+    """Mean training loss and validation WER of every epoch, and the seconds from here to its end."""
 
     def __init__(self) -> None:
+        self._started = time.monotonic()
         self.epochs: list[dict[str, float]] = []
         self._losses: list[Any] = []
 
@@ -49,7 +67,8 @@ class History(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sum up the epoch; validation, if there is any, has run before."""
-        epoch = {"train_loss": float(sum(self._losses) / max(len(self._losses), 1))}
+        loss = float(sum(self._losses) / max(len(self._losses), 1))
+        epoch = {"train_loss": loss, "seconds": time.monotonic() - self._started}
         if "val_wer" in trainer.callback_metrics:
             epoch["val_wer"] = float(trainer.callback_metrics["val_wer"])
         self.epochs.append(epoch)

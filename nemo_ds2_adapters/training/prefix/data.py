@@ -97,6 +97,14 @@ class PrefixDataset(Dataset[Item | list[Item]]):
     def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:
         return self.item(index) if isinstance(index, int) else [self.item(int(i)) for i in index]
 
+    def durations(self, utterances: Sequence[int]) -> list[float]:
+        """Seconds of each."""
+        return [self.dataset.manifest_processor.collection[i].duration for i in utterances]
+
+    def words(self, utterances: Sequence[int]) -> int:
+        """Words of their references."""
+        return sum(len(self.dataset.manifest_processor.collection[i].text_raw.split()) for i in utterances)
+
     def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
         """Padded to the longest, activations with zeros."""
         activations, tokens = zip(*items)

@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from nemo.core.optim import get_optimizer, prepare_lr_scheduler
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.sampler import SeededBatchSampler
 from nemo_ds2_adapters.training.together.stack import Parts
+
+STEP_SEEDS = 1_000_003  # apart, the seeds of a step's random numbers and of the next one's
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,39 @@ class Settings:
     kl_weight: float = 0.0  # towards the base's output, see `training.regularise`
     l2_weight: float = 0.0  # towards the start
     average_epochs: bool = False  # keep the mean of the weights over all epochs so far
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> "Settings":
+        """Those of conf/asr_adapters/asr_adaptation.yaml.
+
+        Raises:
+            InputError: the config has something that training together, or cross-validation, does not do.
+        """
+        data, trainer, adapter = cfg.model.train_ds, cfg.trainer, cfg.model.adapter
+        needed = {
+            "model.train_ds.use_semi_sorted_batching": (data.use_semi_sorted_batching, True),
+            "trainer.accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
+            "trainer.max_steps": (trainer.max_steps, -1),
+            "trainer.gradient_clip_algorithm": (trainer.get("gradient_clip_algorithm") or "norm", "norm"),
+            "trainer.limit_train_batches": (trainer.get("limit_train_batches") or 1.0, 1.0),
+        }
+        for key, (value, wanted) in needed.items():
+            if value != wanted:
+                raise InputError(
+                    f"{key}={value} does not go with cross-validation, which needs {wanted}: give "
+                    "model.validation_ds.manifest_filepath, or set model.adapter.folds=0"
+                )
+        return cls(
+            optim=OmegaConf.to_container(cfg.model.optim, resolve=True),  # type: ignore[arg-type]
+            batch_size=data.batch_size,
+            max_epochs=trainer.max_epochs,
+            gradient_clip_val=trainer.gradient_clip_val or 0.0,
+            randomization_factor=data.randomization_factor,
+            seed=cfg.seed,
+            kl_weight=adapter.kl_weight,
+            l2_weight=adapter.l2_weight,
+            average_epochs=adapter.average_epochs,
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +96,7 @@ class Member:
     weights: list[list[Tensor]] = field(default_factory=list)  # after each epoch, as they would be saved
 
     def __post_init__(self) -> None:
-        self.parameters = [p for part in self.parts.values() for p in part.parameters()]
+        self.parameters = [p.requires_grad_(True) for part in self.parts.values() for p in part.parameters()]
         self.start = [p.detach().clone() for p in self.parameters]
         self._sampler = SeededBatchSampler(
             global_rank=0,
@@ -74,6 +112,7 @@ class Member:
         steps = math.ceil(len(self.train) / self.settings.batch_size) * self.settings.max_epochs
         prepared = prepare_lr_scheduler(self._optimizer, {**schedule, "max_steps": steps}) if schedule else None
         self._schedule = prepared["scheduler"] if prepared else None
+        self._steps = 0
 
     def batches(self, epoch: int) -> Iterator[list[int]]:
         """Indices in the data set, batch by batch."""
@@ -81,10 +120,18 @@ class Member:
         for batch in self._sampler:
             yield [self.train[i] for i in batch]
 
+    @contextmanager
+    def random_numbers(self) -> Iterator[None]:
+        """In this block random numbers are the member's own, whoever is trained in between."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed + STEP_SEEDS * self._steps)
+            yield
+
     def step(self) -> None:
         """Update the adapter from its gradients."""
         if self.settings.gradient_clip_val:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_val)
+        self._steps += 1
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._schedule is not None:

@@ -2,35 +2,67 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
+from nemo.collections.asr.models import ASRModel
+from nemo.collections.common.parts.adapter_modules import LinearAdapter
+from nemo.core.classes.mixins.adapter_mixin_strategies import ResidualAddAdapterStrategy
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
-from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter
+from nemo_ds2_adapters.adapters import enabled_adapters
+from nemo_ds2_adapters.adapters.blocks import adapter_layer, adapter_parts
+from nemo_ds2_adapters.modules import MLPAdapter
 
-Parts = dict[int, nn.Module]  # one adapter: point of the encoder -> the module there, added to its input
+Parts = dict[str, nn.Module]  # one adapter: path of the block in the model -> its module there
+
+ENCODER_POINTS = "encoder.adapter_points."
+
+
+def copied_parts(model: ASRModel, name: str) -> Parts:
+    """A copy of an attached adapter that is not attached."""
+    return {path: copy.deepcopy(part) for path, part in adapter_parts(model, name)}
+
+
+def can_stack(parts: Parts) -> bool:
+    """Whether `stacked` computes what the adapter computes alone in training mode."""
+    return all(path.startswith(ENCODER_POINTS) and _is_plain(part) for path, part in parts.items())
 
 
 @contextmanager
-def stacked(encoder: DeepSpeech2EncoderAdapter, adapters: Sequence[Parts]) -> Iterator[None]:
+def stacked(model: ASRModel, adapters: Sequence[Parts]) -> Iterator[None]:
     """In this block, each adapter runs on its own share of the batch's rows, with one product for all of them.
 
     Gradients reach each adapter's own parameters, and no other's: they are those it would have alone.
 
     Args:
-        encoder: without any adapter enabled.
-        adapters: of one architecture and without dropout. The batch's rows are those of the first one, then those of
-            the second, and so on, as many of each.
+        model: without any adapter enabled.
+        adapters: of one architecture, as `can_stack` has it. The batch's rows are those of the first one, then those
+            of the second, and so on, as many of each.
     """
-    handles = [_stack(encoder.adapter_points[str(point)], [a[point] for a in adapters]) for point in adapters[0]]
-    try:
+    with ExitStack() as stack:
+        for path in adapters[0]:
+            handle = _stack(model.get_submodule(path), [adapter[path] for adapter in adapters])
+            stack.callback(handle.remove)
         yield
+
+
+@contextmanager
+def installed(model: ASRModel, name: str, parts: Parts) -> Iterator[None]:
+    """In this block, these modules stand in the place of those of an attached adapter, which is enabled."""
+    layers = {path: adapter_layer(model.get_submodule(path)) for path in parts}
+    before = {path: layer[name] for path, layer in layers.items()}
+    try:
+        for path, layer in layers.items():
+            layer[name] = parts[path]
+        with enabled_adapters(model, name):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for path, layer in layers.items():
+            layer[name] = before[path]
 
 
 def _stack(block: nn.Module, modules: Sequence[nn.Module]) -> RemovableHandle:
@@ -47,3 +79,16 @@ def _stack(block: nn.Module, modules: Sequence[nn.Module]) -> RemovableHandle:
         return x + torch.vmap(run)(frames, *weights).reshape(x.shape)
 
     return block.register_forward_hook(add)
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """Whether it is added to its input, and computes the same in training and in eval mode."""
+    if not isinstance(part, MLPAdapter | LinearAdapter):
+        return False
+    strategy: Any = part.adapter_strategy
+    return (
+        type(strategy) is ResidualAddAdapterStrategy
+        and strategy.stochastic_depth == 0
+        and strategy.l2_lambda == 0
+        and not any(isinstance(module, nn.Dropout) and module.p > 0 for module in part.modules())
+    )

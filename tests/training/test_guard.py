@@ -1,0 +1,103 @@
+"""An adapter is kept only where a person's own recordings show that it helps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.asr.models import EncDecCTCModel
+
+from nemo_ds2_adapters.adapters import add_adapter, enabled_adapters
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.training import adapt
+from nemo_ds2_adapters.training.guard import Guard, decide
+from nemo_ds2_adapters.training.together import EpochScore
+
+QUICK = {
+    "batch_size": 2,
+    "max_epochs": 3,
+    "accelerator": "cpu",
+    "enable_progress_bar": False,
+    "hidden_dims": [4],
+    "create_tensorboard_logger": False,
+}
+
+
+class Scored:
+    """A member's scores, one per epoch."""
+
+    def __init__(self, *scores: tuple[float, int]) -> None:
+        self.scores = [EpochScore(loss, words, 0) for loss, words in scores]
+
+
+@pytest.mark.parametrize(
+    ("base", "members", "epochs"),
+    [
+        ([(10.0, 5)], [Scored((9.0, 4), (5.0, 1), (6.0, 0))], 2),  # lowest loss, not fewest words
+        ([(10.0, 5)], [Scored((9.0, 4))], 0),  # one word is chance
+        ([(10.0, 20)], [Scored((9.0, 17))], 0),  # so is less than a fifth
+        ([(10.0, 20)], [Scored((9.0, 16))], 1),
+        ([(10.0, 0)], [Scored((1.0, 0))], 0),
+        ([(5.0, 3), (5.0, 3)], [Scored((4.0, 2), (2.0, 1)), Scored((1.0, 2), (9.0, 0))], 1),  # sums of all folds
+    ],
+)
+def test_the_epoch_that_is_kept(base: list, members: list, epochs: int) -> None:
+    verdict = decide(members, [EpochScore(loss, words, 0) for loss, words in base], words=20)
+    assert verdict.epochs == epochs
+    assert verdict.wer_before == sum(words for _, words in base) / 20
+    assert verdict.wer_after <= verdict.wer_before
+
+
+@pytest.mark.parametrize("kind", ["MLPAdapter", "MLPHeadAdapter", "LinearAdapter"])
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+def test_restored_to_the_base(model: EncDecCTCModel, disturb, batch, kind: str, norm_position: str) -> None:
+    path = "nemo.collections.common.parts.adapter_modules" if kind == "LinearAdapter" else "nemo_ds2_adapters.modules"
+    cfg = {"_target_": f"{path}.{kind}", "norm_position": norm_position}
+    if kind == "MLPHeadAdapter":
+        cfg = {"_target_": f"{path}.{kind}"}
+    add_adapter(
+        model,
+        "decoder:anna" if kind == "MLPHeadAdapter" else "anna",
+        {**cfg, **({"dim": 4} if kind == "LinearAdapter" else {})},
+    )
+    disturb(model, "anna")
+    with torch.no_grad(), enabled_adapters(model, None):
+        base = model(**batch)[0]
+    with torch.no_grad(), enabled_adapters(model, "anna"):
+        assert not torch.equal(model(**batch)[0], base)
+        Guard(model, "anna", continued=False).restore()
+        assert torch.equal(model(**batch)[0], base)
+
+
+def test_noise_is_not_learnt(make_model, manifest: Path, tmp_path: Path, batch) -> None:
+    """The recordings are noise: cross-validation keeps the base, bit for bit, and says so."""
+    model = make_model()
+    result = adapt(model, "anna", manifest, exp_dir=str(tmp_path), layers="all", **QUICK)
+    assert (result.epochs, result.wer_after) == (0, result.wer_before)
+    assert result.lines()[0] == "adapter anna: no epoch was better than the start, which was kept"
+    restored = EncDecCTCModel.restore_from(str(result.model_path), map_location="cpu").eval()
+    with torch.no_grad():
+        assert torch.equal(restored(**batch)[0], make_model()(**batch)[0])
+
+
+def test_a_continued_adapter_is_compared_with_itself(make_model, disturb, manifest: Path, tmp_path: Path) -> None:
+    model = make_model()
+    add_adapter(model, "anna", {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [4]})
+    disturb(model, "anna")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    quick = {key: value for key, value in QUICK.items() if key != "hidden_dims"}
+    result = adapt(model, "anna", manifest, exp_dir=str(tmp_path), continue_existing=True, **quick)
+    assert result.epochs == 0
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_one_utterance_is_too_little(make_model, manifest: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one.json"
+    one.write_text(manifest.read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match="one utterance cannot tell whether an adapter helps"):
+        adapt(make_model(), "anna", one, exp_dir=str(tmp_path), **QUICK)
+    assert adapt(make_model(), "anna", one, exp_dir=str(tmp_path), folds=0, **QUICK).epochs == 3
+
+
+def test_settings_that_do_not_go_with_cross_validation(make_model, manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="use_semi_sorted_batching=False does not go with cross-validation"):
+        adapt(make_model(), "anna", manifest, exp_dir=str(tmp_path), use_semi_sorted_batching=False, **QUICK)

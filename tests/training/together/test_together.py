@@ -1,0 +1,132 @@
+"""Adapters trained together are those trained alone, whoever the others are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.asr.models import EncDecCTCModel
+from omegaconf import DictConfig
+
+from nemo_ds2_adapters.adapters import add_adapter, enable_adapters, fingerprint
+from nemo_ds2_adapters.adapters.blocks import adapter_parts
+from nemo_ds2_adapters.training import adapt
+from nemo_ds2_adapters.training.adaptation import seeded
+from nemo_ds2_adapters.training.prefix import PrefixCache, PrefixDataset
+from nemo_ds2_adapters.training.prefix.point import resume_point
+from nemo_ds2_adapters.training.together import Member, Settings, copied_parts, score, train_together
+
+MLP = "nemo_ds2_adapters.modules.MLPAdapter"
+ADAPTERS = {
+    "first": {"_target_": MLP, "hidden_dims": [4], "layers": "first"},
+    "all": {"_target_": MLP, "hidden_dims": [4], "layers": "all"},
+    "dropout": {"_target_": MLP, "hidden_dims": [4], "layers": "all", "dropout": 0.3},
+    "decoder": {"_target_": MLP, "hidden_dims": [4]},
+    "head": {"_target_": "nemo_ds2_adapters.modules.MLPHeadAdapter", "hidden_dims": [4]},
+}
+OPTIM = {
+    "name": "adamw",
+    "lr": 0.01,
+    "betas": [0.9, 0.98],
+    "weight_decay": 0.0,
+    "sched": {"name": "CosineAnnealing", "warmup_steps": None, "warmup_ratio": 0.1, "min_lr": 1e-5},
+}
+SETTINGS = Settings(OPTIM, batch_size=2, max_epochs=4)
+
+
+@pytest.fixture
+def make_data(make_model, manifest: Path) -> Callable[..., tuple[EncDecCTCModel, PrefixDataset]]:
+    """A model in double precision with the adapter `anna`, and the activations of the four recordings."""
+
+    def make(adapter: str) -> tuple[EncDecCTCModel, PrefixDataset]:
+        model = make_model().double()
+        name = "decoder:anna" if adapter in ("decoder", "head") else "anna"
+        with seeded(0):
+            add_adapter(model, name, ADAPTERS[adapter])
+        model.freeze()
+        enable_adapters(model, "anna")
+        cfg = {"manifest_filepath": str(manifest), "sample_rate": 16000, "batch_size": 2, "shuffle": False}
+        labels = {"labels": list(model.decoder.vocabulary), "parser": "en", "normalize_transcripts": False}
+        dataset = model._setup_dataloader_from_config(DictConfig({**cfg, **labels})).dataset
+        data = PrefixDataset(dataset, model, resume_point(model), PrefixCache())
+        data.compute(progress=False)
+        return model, data
+
+    return make
+
+
+def member(model: EncDecCTCModel, data: PrefixDataset, train: list[int], held_out: list[int], **more) -> Member:
+    settings = Settings(**{**vars(SETTINGS), **more})
+    return Member(copied_parts(model, "anna"), train, data.durations(train), held_out, settings)
+
+
+def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([t.flatten() for t in tensors])
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("more", [{}, {"kl_weight": 0.5, "l2_weight": 0.1, "average_epochs": True}], ids=str)
+def test_together_as_alone(make_data, adapter: str, more: dict) -> None:
+    model, data = make_data(adapter)
+    before = fingerprint(model)
+    shares = [([0, 1, 2], [3]), ([1, 2, 3], [0]), ([0, 3], [1, 2]), ([2], [])]
+    together = [member(model, data, *share, **more) for share in shares]
+    train_together(model, data, "anna", together)
+    assert fingerprint(model) == before
+    for one, share in zip(together, shares):
+        alone = member(model, data, *share, **more)
+        train_together(model, data, "anna", [alone])
+        for epoch in range(SETTINGS.max_epochs):
+            torch.testing.assert_close(flat(one.weights[epoch]), flat(alone.weights[epoch]), rtol=1e-6, atol=1e-10)
+        assert [(s.word_errors, s.character_errors) for s in one.scores] == [
+            (s.word_errors, s.character_errors) for s in alone.scores
+        ]
+    start = flat([p.detach() for _, part in adapter_parts(model, "anna") for p in part.parameters()])
+    assert all(not torch.equal(flat(one.weights[-1]), start) for one in together)
+
+
+@pytest.mark.parametrize("adapter", ["first", "all", "decoder", "head"])
+@pytest.mark.parametrize("more", [{}, {"kl_weight": 0.5, "l2_weight": 0.1, "average_epochs": True}], ids=str)
+def test_as_the_script_does_it(
+    make_data, make_model, manifest: Path, tmp_path: Path, adapter: str, more: dict
+) -> None:
+    """Lightning's loop and this one give the same adapter."""
+    model, data = make_data(adapter)
+    one, other = member(model, data, [0, 1, 2, 3], [], **more), member(model, data, [0, 2], [], **more)
+    train_together(model, data, "anna", [other, one])
+
+    kind = {"adapter_module_name": "decoder"} if adapter in ("decoder", "head") else {"layers": adapter}
+    if adapter == "head":
+        kind["adapter_type"] = "mlp_head"
+    alone = make_model()
+    adapt(
+        alone,
+        "anna",
+        manifest,
+        hidden_dims=[4],
+        batch_size=2,
+        max_epochs=4,
+        lr=0.01,
+        folds=0,
+        precision="64-true",
+        accelerator="cpu",
+        enable_progress_bar=False,
+        exp_dir=str(tmp_path),
+        **kind,
+        **more,
+    )
+    wanted = flat([p.detach() for _, part in adapter_parts(alone, "anna") for p in part.parameters()])
+    torch.testing.assert_close(flat(one.weights[-1]), wanted, rtol=1e-4, atol=1e-8)
+
+
+def test_scores_are_those_of_the_model(make_data) -> None:
+    model, data = make_data("all")
+    one = member(model, data, [0, 1], [2, 3])
+    train_together(model, data, "anna", [one])
+    parts = [part for _, part in adapter_parts(model, "anna")]
+    for part, values in zip([p for part in parts for p in part.parameters()], one.weights[-1]):
+        part.data.copy_(values)
+    enable_adapters(model, "anna")
+    scores = score(model, data, [2, 3])
+    assert sum(s.loss for s in scores) == pytest.approx(one.scores[-1].loss, rel=1e-9)
+    assert sum(s.word_errors for s in scores) == one.scores[-1].word_errors
