@@ -4,8 +4,8 @@
     python benchmarks/bank.py --seconds 0        # without the minute
     python benchmarks/bank.py --users 1000 --resident 100 --seconds 10
 
-In the minute, threads ask for batches of 16 users, some much more often than others (Zipf's law), let the routed
-adapters compute, and check every row: each user's adapter adds the user's own number.
+In the minute, threads ask for one user and for batches of 16 in turn, some users much more often than others (Zipf's
+law), let the routed adapters compute, and check every row: each user's adapter adds the user's own number.
 """
 
 import argparse
@@ -132,29 +132,32 @@ def soak(model: EncDecCTCModel, store: AdapterStore, arguments: argparse.Namespa
     peaks = []  # of memory, MB
     started = time.monotonic()
 
-    def work(seed: int) -> tuple[int, list[float]]:
-        chance, seconds, wrong = np.random.default_rng(seed), [], 0
+    def work(seed: int) -> tuple[int, list[float], list[float]]:
+        chance, one, batch, wrong = np.random.default_rng(seed), [], [], 0
         torch.set_num_threads(1)
         while time.monotonic() < started + arguments.seconds:
-            drawn = np.searchsorted(cumulative, chance.random(BATCH_SIZE)).clip(max=users - 1)
-            wrong += wrong_rows(model, bank, drawn.tolist(), seconds)
+            for size, seconds in ((1, one), (BATCH_SIZE, batch)):
+                drawn = np.searchsorted(cumulative, chance.random(size)).clip(max=users - 1)
+                wrong += wrong_rows(model, bank, drawn.tolist(), seconds)
             if not peaks and time.monotonic() > started + arguments.seconds / 3:
                 peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        return wrong, seconds
+        return wrong, one, batch
 
     with ThreadPoolExecutor(arguments.threads) as pool:
         results = list(pool.map(work, range(arguments.threads)))
-    seconds = np.concatenate([seconds for _, seconds in results])
+    one, batch = (1000 * np.concatenate([result[i] for result in results]) for i in (1, 2))  # ms
     found = bank.statistics
-    p50, p99 = 1000 * np.percentile(seconds, [50, 99])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [
         f"{users:,} users in the store, {found.resident:,} of {found.capacity:,} resident, "
         f"{arguments.threads} threads, {arguments.seconds:g} s",
-        f"batches {len(seconds):,}, wrong rows {sum(wrong for wrong, _ in results)}",
+        f"batches {len(one) + len(batch):,}, wrong rows {sum(wrong for wrong, *_ in results)}",
         f"hit rate {100 * found.hit_rate:.1f} %, loads {found.loads:,}, evictions {found.evictions:,}, "
         f"{1000 * found.load_seconds / max(found.loads, 1):.1f} ms per load",
-        f"lookup of a batch of {BATCH_SIZE}: p50 {p50:.2f} ms, p99 {p99:.2f} ms",
+        *(
+            f"lookup of {name}: p50 {np.percentile(times, 50):.2f} ms, p99 {np.percentile(times, 99):.2f} ms"
+            for name, times in (("one user", one), (f"a batch of {BATCH_SIZE}", batch))
+        ),
         f"peak memory {peaks[0]:.0f} MB after a third of the time, {peak:.0f} MB at the end",
     ]
 

@@ -37,7 +37,8 @@ def write_picture(comparison: Comparison, path: Path) -> None:
     users = [user for user in comparison.users if user.base_wer is not None and user.adapted_wer is not None]
     figure = Figure(figsize=(7, 6.5), layout="constrained")
     axes = figure.subplots()
-    largest = max([0.1, *(max(u.base_wer, u.adapted_wer) for u in users)]) * 105  # type: ignore[type-var]
+    rates = [rate for user in users for rate in (user.base_wer, user.adapted_wer) if rate is not None]
+    largest = 105 * max([0.1, *rates])
     axes.plot([0, largest], [0, largest], color="grey", linewidth=1)
     for color, label, chosen in (
         ("tab:blue", "not worse", [user for user in users if not user.got_worse]),

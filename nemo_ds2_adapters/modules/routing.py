@@ -136,16 +136,19 @@ class Routing:
 
 
 _active: ContextVar[Routing | None] = ContextVar("routing", default=None)
+_open: list[Routing] = []  # of all threads: torch.compile can see that it is empty, but not into a context variable
 
 
 @contextmanager
 def routed(routing: Routing) -> Iterator[None]:
     """Let encoder and decoder serve their batches in this block as `routing` says; an inner block replaces it."""
+    _open.append(routing)
     token = _active.set(routing)
     try:
         yield
     finally:
         _active.reset(token)
+        _open.remove(routing)
 
 
 def active_routing(module: AdapterModuleMixin, batch_size: int) -> Routing | None:
@@ -159,7 +162,7 @@ def active_routing(module: AdapterModuleMixin, batch_size: int) -> Routing | Non
         InputError: the batch has another size, or the module is in training mode or has enabled adapters: it would
             not be clear what is to run.
     """
-    routing = _active.get()
+    routing = _active.get() if _open else None
     if routing is None or not any(module is other for other in routing.modules):
         return None
     if batch_size != routing.batch_size:
