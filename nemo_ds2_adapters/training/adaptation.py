@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from nemo.collections.asr.models import ASRModel
 from nemo.utils.exp_manager import exp_manager
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from nemo_ds2_adapters.errors import InputError
@@ -48,7 +48,9 @@ def prepare(
     if validation:
         check_section(validation, model)
         model.setup_validation_data(loader_config(validation, model))
-    model.setup_optimization(cfg.model.optim)
+    with open_dict(model.cfg):
+        model.cfg.optim = cfg.model.optim  # NeMo remembers it only where the base has one, and trains nothing otherwise
+    model.setup_optimization()
     with seeded(cfg.seed):
         attach_adapter(model, adapter, cfg.model.adapter)
     train_only(model, adapter, cfg.model.adapter, new_output_layer)
