@@ -25,6 +25,7 @@ from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMis
 from nemo_ds2_adapters.inference import AdapterBank, transcribe
 from nemo_ds2_adapters.original_api import (
     AdapterManager,
+    AdapterTrainer,
     build_deepspeech2,
     freeze_base_model,
     unfreeze_base_model,
@@ -40,6 +41,7 @@ __all__ = [
     "AdapterManager",
     "AdapterNameError",
     "AdapterStore",
+    "AdapterTrainer",
     "BaseMismatchError",
     "InputError",
     "__version__",

@@ -25,7 +25,7 @@ PARTS: dict[str, set[str]] = {
     "convert": {"layers", "modules", "torch_file"},
     "training": {"layers", "modules", "adapters"},
     "inference": {"layers", "modules", "adapters"},
-    "original_api": {"layers", "modules", "adapters"},
+    "original_api": {"layers", "modules", "adapters", "training"},
 }
 OTHERS = {"layers": {"torch"}, "torch_file": {"torch"}, "modules": {"torch", "nemo", "omegaconf"}}
 FRAMEWORKS = {"hydra", "lightning", "pytorch_lightning"}  # for scripts, training and the Hydra plugin

@@ -4,5 +4,6 @@ from nemo_ds2_adapters.adapters import freeze_base as freeze_base_model
 from nemo_ds2_adapters.adapters import unfreeze_base as unfreeze_base_model
 from nemo_ds2_adapters.original_api.building import build_deepspeech2
 from nemo_ds2_adapters.original_api.manager import AdapterManager
+from nemo_ds2_adapters.original_api.trainer import AdapterTrainer
 
-__all__ = ["AdapterManager", "build_deepspeech2", "freeze_base_model", "unfreeze_base_model"]
+__all__ = ["AdapterManager", "AdapterTrainer", "build_deepspeech2", "freeze_base_model", "unfreeze_base_model"]

@@ -45,7 +45,7 @@ class AdapterManager:
             InputError: `save_path` is no directory, or the name no file name.
             AdapterFileError: a weight is not finite, or the file cannot be written.
         """
-        path = _file_for(save_path, adapter_name)
+        path = adapter_file_in(save_path, adapter_name)
         data = _bytes_of(model, adapter_name)
         make_folder(path.parent)
         write_atomically(path, data)
@@ -108,7 +108,7 @@ class AdapterManager:
         Raises:
             InputError: `model_path` ends otherwise, or a `.pt` cannot hold the model; else what `save_adapter` raises.
         """
-        path = _file_for(adapter_path, adapter_name)
+        path = adapter_file_in(adapter_path, adapter_name)
         adapter = _bytes_of(model, adapter_name)
         write_base(model, model_path)
         make_folder(path.parent)
@@ -141,7 +141,12 @@ class AdapterManager:
         return model
 
 
-def _file_for(folder: FilePath, name: str) -> Path:
+def adapter_file_in(folder: FilePath, name: str) -> Path:
+    """`<folder>/<name>_adapter.pt`.
+
+    Raises:
+        InputError: `folder` is no directory, or the name no file name.
+    """
     folder = Path(folder)
     if folder.suffix == ".pt" or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: give the directory, the file in it will be {name}_adapter.pt")

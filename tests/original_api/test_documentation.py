@@ -24,7 +24,7 @@ def cells(beginning: str) -> list[str]:
 def test_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"signal": torch.randn(2, 4000), "signal_lengths": torch.tensor([4000, 3000])}
-    (imports,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (imports,) = re.findall(r"```python\n(.*?)```", PAGE.partition("## Training")[0], re.DOTALL)
     exec(imports, names)
     calls = cells("## Calls")
     assert len(calls) == 13
@@ -33,6 +33,19 @@ def test_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert names["adapter_output"].shape[-1] == 29
     assert "Linear(in_features=1024, out_features=512" in capsys.readouterr().out
     assert {path.name for path in tmp_path.rglob("*.pt")} == {"user_john_adapter.pt", "base.pt"}
+
+
+def test_training(build, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "validation", "john"):
+        (tmp_path / f"{name}.json").write_text(manifest.read_text(encoding="utf-8"), encoding="utf-8")
+    names = {"model": build(use_adapter=True, num_rnn_layers=1)}
+    exec("from nemo_ds2_adapters import AdapterManager, AdapterTrainer", names)
+    calls = cells("## Training")
+    assert len(calls) == 5
+    for call in calls:
+        exec(call, names)
+    assert {path.name for path in tmp_path.rglob("*.pt")} == {"user_john_adapter.pt", "user_anna_adapter.pt"}
 
 
 def test_keys_of_a_base() -> None:
