@@ -14,7 +14,7 @@ from nemo_ds2_adapters.torch_file import OLD_FORMAT, ClassName, Container, Names
 NAMES = Names(
     "checkpoint of DeepSpeech2",
     types=(
-        *(f"__builtin__.{name}" for name in ("Ellipsis", "str", "tuple", "set")),
+        *(f"__builtin__.{name}" for name in ("Ellipsis", "str", "tuple")),
         "typing.Tuple",
         "torch.nn.modules.rnn.*",
         "pytorch_lightning.callbacks.*",
@@ -27,7 +27,19 @@ NAMES = Names(
         "omegaconf.*",
         "torch.nn.*",
     ),
-    calls=("__builtin__.set", "_operator.getitem", "deepspeech_pytorch.*", "torch.device", "torch.Size"),
+    calls=(
+        "__builtin__.set",
+        "_codecs.encode",
+        "_operator.getitem",
+        "collections.Counter",
+        "deepspeech_pytorch.*",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
+        "pathlib.PosixPath",
+        "torch.device",
+        "torch.Size",
+    ),
 )
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 MAX_NESTING = 10

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_ds2_adapters.convert.checkpoint import read_checkpoint
 from nemo_ds2_adapters.convert.deepspeech_pytorch import is_deepspeech_pytorch, read_deepspeech_pytorch
 from nemo_ds2_adapters.convert.kospeech import is_kospeech, read_kospeech
-from nemo_ds2_adapters.convert.labels import output_units, read_labels
+from nemo_ds2_adapters.convert.labels import output_units, read_labels, unicode_parser
 from nemo_ds2_adapters.convert.original import Options, Original
 from nemo_ds2_adapters.convert.weights import load_weights
 from nemo_ds2_adapters.errors import InputError
@@ -102,6 +102,8 @@ def convert_checkpoint(
 def _model_config(original: Original, vocabulary: list[str]) -> DictConfig:
     sample_rate = original.preprocessor["sample_rate"]
     data = {"manifest_filepath": None, "sample_rate": sample_rate, "labels": vocabulary, "batch_size": 16}
+    if parser := unicode_parser(vocabulary):
+        data["parser"] = parser
     return OmegaConf.create(
         {
             "sample_rate": sample_rate,

@@ -6,13 +6,14 @@ from nemo_ds2_adapters.convert.checkpoint import Checkpoint, section
 from nemo_ds2_adapters.convert.features import kospeech_features, mel_features
 from nemo_ds2_adapters.convert.labels import read_labels
 from nemo_ds2_adapters.convert.original import Options, Original, check_agreement, common_encoder
-from nemo_ds2_adapters.convert.sizes import read_sizes
+from nemo_ds2_adapters.convert.sizes import Sizes, conv_output_width, read_sizes
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.modules import LogSpectrogramPreprocessor
 
 CONVOLUTIONS = ["conv.conv.sequential.0", "conv.conv.sequential.3"]
 RECURRENT = "rnn_layers.{i}.rnn"
 OUTPUT = "fc.1.linear"
+USUAL_INPUTS = (80, 40, 161)  # values per frame: KoSpeech's mel bands and filter banks, MFCC, spectrogram
 NO_FEATURES = (
     "the features that the model was trained on are not known: the .nemo computes NeMo's mel bands instead, so train "
     "the model on before you transcribe audio with it, or feed it the original's features as processed_signal"
@@ -35,7 +36,7 @@ def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
     for name in ("rnn_type", "bidirectional"):
         check_agreement(name, getattr(sizes, name), settings.get(name), "the weights, unlike the file's settings,")
         check_agreement(name, getattr(sizes, name), getattr(options, name))
-    input_dim = options.input_dim or settings.get("input_dim")
+    input_dim = options.input_dim or settings.get("input_dim") or _usual_input(sizes)
     notes: tuple[str, ...] = ()
     if options.features is not None:
         preprocessor = kospeech_features(options.features)
@@ -45,7 +46,7 @@ def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
     elif type(input_dim) is int:
         preprocessor, notes = mel_features(input_dim), (NO_FEATURES,)
     else:
-        raise InputError("input_dim: the file does not say how many values an input frame has, give it")
+        raise InputError("input_dim: neither weights nor settings say how many values an input frame has, give it")
     encoder = common_encoder(sizes, input_dim)
     encoder |= {"activation": _activation(options.activation or settings.get("activation", "hardtanh"))}
     encoder |= {"first_layer_norm": True, "norm_relu": True}
@@ -64,6 +65,12 @@ def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
         modules=_modules(sizes.n_layers),
         notes=notes,
     )
+
+
+def _usual_input(sizes: Sizes) -> int | None:
+    """Values per input frame that KoSpeech has by default and the weights allow, which fit four numbers in a row."""
+    fitting = [bins for bins in USUAL_INPUTS if conv_output_width(bins, sizes) == sizes.rnn_input]
+    return fitting[0] if fitting else None
 
 
 def _activation(name: object) -> str:

@@ -76,6 +76,14 @@ def output_units(
     return OutputUnits(units, [*order, blank])
 
 
+def unicode_parser(vocabulary: Sequence[str]) -> str | None:
+    """NeMo's name of the parser that brings Korean transcripts to the form of the output units, if they are Korean."""
+    characters = set("".join(vocabulary))
+    if any("\u1100" <= c <= "\u11ff" for c in characters):
+        return "nfd"
+    return "nfc" if any("가" <= c <= "힣" for c in characters) else None
+
+
 def _from_csv(path: Path) -> list[str]:
     """Second column of a table `id,char,freq`, and the blank, which KoSpeech adds at its end."""
     with path.open(encoding="utf-8-sig", newline="") as file:

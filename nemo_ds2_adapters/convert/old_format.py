@@ -34,10 +34,12 @@ class _OldFile:
     def content(self) -> Any:
         if (self._next(), self._next()) != (MAGIC_NUMBER, PROTOCOL_VERSION):
             raise AdapterFileError("is a bare pickle, not a file that torch.save wrote")
-        if not self._next().get("little_endian", False):
+        machine, content, keys = (self._next() for _ in range(3))
+        if not isinstance(machine, dict) or not machine.get("little_endian"):
             raise AdapterFileError("was saved on a big-endian machine, which is not supported")
-        content = self._next()
-        for key in self._next():
+        if not isinstance(keys, list):
+            raise AdapterFileError("does not list its weights")
+        for key in keys:
             self._fill(key)
         return content
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nemo_ds2_adapters.convert.sizes import Sizes
+from nemo_ds2_adapters.convert.sizes import Sizes, conv_output_width
 from nemo_ds2_adapters.errors import InputError
 
 
@@ -50,15 +50,12 @@ def common_encoder(sizes: Sizes, feat_in: int) -> dict[str, Any]:
     Raises:
         InputError: the convolutions over `feat_in` values do not give what the recurrent layers take.
     """
-    bins = feat_in
-    for _ in sizes.conv_channels:
-        bins = (bins + 1) // 2
-    channels = sizes.conv_channels[-1]
-    if bins * channels != sizes.rnn_input:
-        wanted = sizes.rnn_input // channels * 2 ** len(sizes.conv_channels)
+    if conv_output_width(feat_in, sizes) != sizes.rnn_input:
+        halved = 2 ** len(sizes.conv_channels)
+        wanted = sizes.rnn_input // sizes.conv_channels[-1] * halved
         raise InputError(
-            f"the weights are for input frames of {wanted - 2 ** len(sizes.conv_channels) + 1} to {wanted} values, "
-            f"not {feat_in}; give the features (sample_rate and window_size, or n_mels) or input_dim"
+            f"the weights are for input frames of {wanted - halved + 1} to {wanted} values, not {feat_in}; give the "
+            "features (sample_rate and window_size, say) or input_dim"
         )
     return {
         "feat_in": feat_in,

@@ -58,6 +58,13 @@ def read_sizes(weights: Mapping[str, Tensor], convolutions: list[str], recurrent
     )
 
 
+def conv_output_width(bins: int, sizes: Sizes) -> int:
+    """Values per frame after the convolutions over `bins` values, each of which halves their number, rounded up."""
+    for _ in sizes.conv_channels:
+        bins = (bins + 1) // 2
+    return bins * sizes.conv_channels[-1]
+
+
 def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     if name not in weights:
         raise InputError(f"the state dict has no {name}")

@@ -17,14 +17,22 @@ from nemo_ds2_adapters.errors import AdapterFileError
 
 REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-DICTS = ("collections.OrderedDict", "collections.defaultdict")
+DICTS = (
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
 STORAGES = {
     "torch.BFloat16Storage": torch.bfloat16,
+    "torch.BoolStorage": torch.bool,
+    "torch.ByteStorage": torch.uint8,
+    "torch.CharStorage": torch.int8,
     "torch.DoubleStorage": torch.float64,
     "torch.FloatStorage": torch.float32,
     "torch.HalfStorage": torch.float16,
     "torch.IntStorage": torch.int32,
     "torch.LongStorage": torch.int64,
+    "torch.ShortStorage": torch.int16,
 }
 # Types that a config's metadata refers to.
 TYPES = (
@@ -148,9 +156,9 @@ class _Machine:
                 stack.append(self._call(_expect(stack.pop(), ClassName).path, arguments))
             case "BUILD":
                 state = stack.pop()
-                if isinstance(stack[-1], Container):
+                if isinstance(stack[-1], Container) and "arguments" not in stack[-1].state:
                     stack[-1].state = _expect(state, dict)
-                elif not isinstance(stack[-1], dict):  # whose attributes, a state dict's versions, nobody needs
+                elif not isinstance(stack[-1], dict | Container):  # whose attributes, versions mostly, nobody needs
                     raise AdapterFileError("sets attributes of something that has none")
             case _:
                 raise AdapterFileError(f"uses the pickle instruction {opcode}, which torch.save does not")
@@ -185,8 +193,10 @@ class _Machine:
             raise self._refusal("names", path)
         return ClassName(path)
 
-    def _container(self, class_name: Any) -> Container:
+    def _container(self, class_name: Any) -> Any:
         path = _expect(class_name, ClassName).path
+        if path in DICTS:
+            return {}
         if not _matches(path, self._names.containers):
             raise self._refusal("holds an object of", path)
         return Container(path, {})

@@ -10,9 +10,10 @@ from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_sp
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.manifest import Utterance
+from nemo_ds2_adapters.training.unicode_form import Form
 
 
-def frequent_characters(utterances: Iterable[Utterance], limit: int, form: str = "NFC") -> list[str]:
+def frequent_characters(utterances: Iterable[Utterance], limit: int, form: Form = "NFC") -> list[str]:
     """The most frequent characters of the transcripts, Korean syllables for example, in order of frequency.
 
     Args:

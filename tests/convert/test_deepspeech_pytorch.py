@@ -1,8 +1,11 @@
 """deepspeech.pytorch's checkpoints, of models of many kinds."""
 
+import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +62,17 @@ def test_package(deepspeech_pytorch, assert_same, save, tmp_path: Path, zipped: 
         "meta": None,
     }
     path = save(package, "model.pth", _use_new_zipfile_serialization=zipped)
+    assert_same(convert_checkpoint(path, tmp_path / "out.nemo"), original, 81, blank=0)
+
+
+def test_what_else_a_training_leaves_in_a_file(deepspeech_pytorch, assert_same, save, tmp_path: Path) -> None:
+    original = deepspeech_pytorch()
+    rest = {
+        "best_wer": np.float64(12.5), "rng": torch.get_rng_state(), "mask": torch.tensor([True]),
+        "device": torch.device("cpu"), "folder": Path("a"), "seen": Counter("ab"), "hooks": set(),
+        "meta": argparse.Namespace(epochs=3), "shape": torch.Size([2, 3]), "bytes": b"ab",
+    }  # fmt: skip
+    path = save({"state_dict": original.state_dict(), "labels": LABELS, "audio_conf": {"sample_rate": 8000}, **rest})
     assert_same(convert_checkpoint(path, tmp_path / "out.nemo"), original, 81, blank=0)
 
 

@@ -66,6 +66,18 @@ def test_vocabulary_table(kospeech, assert_same, save, convert, tmp_path: Path) 
     assert list(converted.decoder.vocabulary) == ["<pad>", " ", "그", ","]
 
 
+@pytest.mark.parametrize("bins", [80, 40, 161])
+def test_usual_input_sizes_need_not_be_given(kospeech, assert_same, save, convert, bins: int) -> None:
+    original = kospeech(bins=bins)
+    assert_same(convert(save(original.state_dict()), labels=SYLLABLES), original, bins, blank=4)
+
+
+@pytest.mark.parametrize(("labels", "parser"), [("그이는 ", "nfc"), ("각|", "nfd"), ("abc ", None)])
+def test_unicode_form_of_transcripts(kospeech, save, convert, labels: str, parser: str | None) -> None:
+    converted = convert(save(kospeech().state_dict()), labels=list(labels))
+    assert converted.cfg.train_ds.get("parser") == parser and " " in converted.decoder.vocabulary
+
+
 def test_unknown_features_are_said(kospeech, save, tmp_path: Path) -> None:
     path = save(kospeech().state_dict())
     with pytest.warns(UserWarning, match="features that the model was trained on are not known"):

@@ -162,3 +162,13 @@ def test_nested_settings_do_not_fill_the_memory(deepspeech_pytorch, error, save)
     path = save(None)
     path.write_bytes(buffer.getvalue())
     assert "labels" in error(path, labels=None)
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_old_format_with_something_else_in_each_place(error, tmp_path: Path, place: int) -> None:
+    parts: list[Any] = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, []]
+    for other in (None, 7, [1], {"a": None}, "x"):
+        parts[place] = other
+        path = tmp_path / "old.ckpt"
+        path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
+        assert "old.ckpt" in error(path)
