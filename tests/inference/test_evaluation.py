@@ -110,7 +110,9 @@ def test_reports(tmp_path: Path) -> None:
     report.write_csv(found, tmp_path / "r.csv")
     report.write_picture(found, tmp_path / "r.png")
     content = json.loads((tmp_path / "r.json").read_text("utf-8"))
-    assert [user["user"] for user in content["users"][:2]] == ["[red]\n", "x" * 60] and content["users"][0]["relative_change"] is None
+    assert [user["user"] for user in content["users"][:2]] == ["[red]\n", "x" * 60] and content["users"][0][
+        "relative_change"
+    ] is None
     assert content["wer_difference"]["low"] < content["wer_difference"]["value"]
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
