@@ -51,6 +51,8 @@ def prepare(
     with open_dict(model.cfg):
         model.cfg.optim = cfg.model.optim  # NeMo remembers it only where the base has one, and trains nothing otherwise
     model.setup_optimization()
+    spec_augment = cfg.model.spec_augment
+    model.spec_augmentation = model.from_config_dict(spec_augment) if spec_augment else None
     with seeded(cfg.seed):
         attach_adapter(model, adapter, cfg.model.adapter)
     train_only(model, adapter, cfg.model.adapter, new_output_layer)
