@@ -1,8 +1,9 @@
 """The files that torch wrote before 1.6: pickles one after the other, then the numbers."""
 
+import mmap
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.torch_file import Names, unpickle
@@ -18,16 +19,16 @@ def read_old_format(path: Path, names: Names) -> Any:
         AdapterFileError: the file is a pickle of something else, damaged or hostile.
     """
     try:
-        with path.open("rb") as file:
-            return _OldFile(file, path.stat().st_size, names).content()
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _OldFile(content, names).content()
     except AdapterFileError as error:
         raise AdapterFileError(f"{path}: {error}") from error
 
 
 class _OldFile:
-    def __init__(self, file: BinaryIO, size: int, names: Names) -> None:
+    def __init__(self, file: mmap.mmap, names: Names) -> None:
         self._file = file
-        self._free = size  # bytes that the storages may still declare
+        self._free = len(file)  # bytes that the storages may still declare
         self._names = names
         self._storages: dict[str, bytearray] = {}
 
@@ -58,8 +59,10 @@ class _OldFile:
             raise AdapterFileError(f"holds weights {key!r} that it does not declare")
         storage = self._storages.pop(key)
         header = self._file.read(8)
-        if len(header) < 8 or self._file.readinto(storage) != len(storage):  # type: ignore[attr-defined]
+        numbers = self._file.read(len(storage))
+        if len(header) < 8 or len(numbers) < len(storage):
             raise AdapterFileError(f"the weights {key!r} are cut off")
+        storage[:] = numbers
         (count,) = struct.unpack("<q", header)
         if count and len(storage) % count:
             raise AdapterFileError(f"declares weights {key!r} twice, differently")

@@ -8,7 +8,8 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, BinaryIO
+from mmap import mmap
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,11 +81,12 @@ class Storage:
     numbers: Tensor
 
 
-def unpickle(program: bytes | BinaryIO, load_storage: Callable[[str, int], bytearray], names: Names) -> Any:
+def unpickle(program: bytes | mmap, load_storage: Callable[[str, int], bytearray], names: Names) -> Any:
     """What the pickle of a `torch.save` file holds: plain values, tensors, `Container`s and `ClassName`s.
 
     Args:
-        program: the pickle, or a file that is read to the pickle's end.
+        program: the pickle, or a mapped file that is read to the pickle's end. (A plain file makes room for any
+            number of bytes that a pickle says it has.)
         load_storage: key and size in bytes -> the bytes of a storage.
         names: what the pickle may name.
 
@@ -93,7 +95,7 @@ def unpickle(program: bytes | BinaryIO, load_storage: Callable[[str, int], bytea
     """
     machine = _Machine(load_storage, names)
     try:
-        for opcode, argument, _ in pickletools.genops(program):
+        for opcode, argument, _ in pickletools.genops(program):  # type: ignore[arg-type]  # a mapped file reads as any
             if opcode.name == "STOP":
                 break
             machine.step(opcode.name, argument)

@@ -65,6 +65,14 @@ def test_built_in_functions(error, tmp_path: Path, call: str) -> None:
     assert f"__builtin__.{call}" in error(path)
 
 
+@pytest.mark.parametrize("instruction", [b"\x8e", b"\x8d", b"\x96"])
+def test_a_size_that_the_file_does_not_have(error, tmp_path: Path, instruction: bytes) -> None:
+    path = tmp_path / "old.ckpt"
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"}q\x00.", instruction + (2**60).to_bytes(8, "little") + b"."))
+    assert "old.ckpt" in error(path)
+
+
 def test_damaged_files(deepspeech_pytorch, error, save, tmp_path: Path) -> None:
     assert "cannot be read" in error(tmp_path / "none.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
