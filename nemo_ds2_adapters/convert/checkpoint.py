@@ -49,7 +49,6 @@ MAX_NESTING = 10
 class Checkpoint:
     """What a file holds: weights by their original names, and everything else."""
 
-    path: Path
     weights: dict[str, Tensor]
     settings: dict[str, Any]
 
@@ -71,11 +70,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if "_modules" in content:
         raise InputError(f"{path}: is a whole pickled model; save its state dict as docs/convert.md says")
     if _is_state_dict(content):
-        return Checkpoint(Path(path), _without_wrapper(content), {})
+        return Checkpoint(_without_wrapper(content), {})
     for key in STATE_DICT_KEYS:
         if _is_state_dict(value := unwrapped(content.get(key))):
             settings = {name: value for name, value in content.items() if name != key}
-            return Checkpoint(Path(path), _without_wrapper(value), settings)
+            return Checkpoint(_without_wrapper(value), settings)
         if isinstance(value, dict) and "_modules" in value:
             raise InputError(f"{path}: {key!r} is a whole pickled model; save its state dict as docs/convert.md says")
     raise InputError(f"{path}: holds no state dict, neither as a whole nor as {', '.join(STATE_DICT_KEYS)}")

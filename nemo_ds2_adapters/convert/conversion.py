@@ -72,7 +72,6 @@ def convert_checkpoint(
         bidirectional=bidirectional,
         activation="clipped_relu" if activation == "hardtanh" else activation,
         labels=None if labels is None else read_labels(labels),
-        blank_index=blank_index,
         input_dim=input_dim,
         features=None if features is None else dict(features),
     )
@@ -90,7 +89,7 @@ def convert_checkpoint(
         )
         model = EncDecCTCModel(cfg=_model_config(original, units.vocabulary))
         load_weights(model, checkpoint.weights, original.modules, units.order)
-    except (InputError, ValueError) as error:
+    except ValueError as error:  # of an option that the encoder refuses, or an InputError
         raise InputError(f"{path}: {error}") from error
     model.eval()
     _save(model, out)

@@ -15,7 +15,6 @@ class Options:
     bidirectional: bool | None = None
     activation: str | None = None
     labels: list[str] | None = None
-    blank_index: int | None = None
     input_dim: int | None = None
     features: dict[str, Any] | None = None
 

@@ -43,14 +43,13 @@ def load_weights(
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
         raise InputError(f"the state dict does not fit the model. {listed}")
-    output = _renamed("decoder.output", original, is_module=True)
+    output = original["decoder.output"]
     with torch.no_grad():
         for key in targets.keys() & weights.keys():
             value = weights[key]
             targets[key].copy_(value[list(class_order)] if key.startswith(f"{output}.") else value)
 
 
-def _renamed(key: str, modules: Mapping[str, str], is_module: bool = False) -> str:
-    module, _, parameter = (key, "", "") if is_module else key.rpartition(".")
-    name = modules.get(module, module)
-    return name if is_module else f"{name}.{parameter}"
+def _renamed(key: str, modules: Mapping[str, str]) -> str:
+    module, _, parameter = key.rpartition(".")
+    return f"{modules[module]}.{parameter}"
