@@ -1,11 +1,8 @@
 """The training of one adapter, from a restored model to the file to ship."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import lightning.pytorch as pl
-import torch
 from nemo.collections.asr.models import ASRModel
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, open_dict
@@ -22,6 +19,7 @@ from nemo_ds2_adapters.training.prefix import PrefixDataset
 from nemo_ds2_adapters.training.prefix.use import prefix_cached
 from nemo_ds2_adapters.training.regularise import AverageEpochs, regularised
 from nemo_ds2_adapters.training.sampler import use_seeded_batches
+from nemo_ds2_adapters.training.seeds import seeded
 from nemo_ds2_adapters.training.together import Settings, copied_parts, score, train_together
 
 
@@ -48,8 +46,8 @@ def prepare(
     if validation:
         check_section(validation, model)
         model.setup_validation_data(loader_config(validation, model))
-    with open_dict(model.cfg):
-        model.cfg.optim = cfg.model.optim  # NeMo remembers it only where the base has one, and trains nothing otherwise
+    with open_dict(model.cfg):  # NeMo remembers the optimiser only where the base has one, and trains nothing otherwise
+        model.cfg.optim = cfg.model.optim
     model.setup_optimization()
     spec_augment = cfg.model.spec_augment
     model.spec_augmentation = model.from_config_dict(spec_augment) if spec_augment else None
@@ -129,11 +127,3 @@ def cross_validate(model: ASRModel, data: PrefixDataset, guard: Guard, folds: in
 def best_epoch(epochs: list[dict[str, float]]) -> int:
     """Number of the epoch that is kept, 1 for the first: the one with the lowest validation WER."""
     return 1 + min(range(len(epochs)), key=lambda i: epochs[i]["val_wer"], default=-1)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """In this block, random numbers depend on the seed alone; those after it are what they would be without it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

@@ -37,15 +37,50 @@ def read_manifest(key: str, paths: str | list[str] | None) -> list[Utterance]:
         InputError: the file cannot be read, a line is not what a manifest's line must be (with its number), an
             audio file is missing, or there is no utterance at all.
     """
+    utterances = [line.utterance() for line in manifest_lines(key, paths)]
+    if not utterances:
+        raise InputError(f"{key}={paths}: the manifest has no utterances")
+    return utterances
+
+
+@dataclass(frozen=True)
+class ManifestLine:
+    """A line as it was found."""
+
+    text: str
+    number: int  # 1 for the first
+    manifest: Path
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"{self.manifest}, line {self.number}"
+
+    def utterance(self) -> Utterance:
+        """What the line says.
+
+        Raises:
+            InputError: it is not what a manifest's line must be, or its audio file is missing.
+        """
+        return _parse(self.place, self.text, self.manifest)
+
+
+def manifest_lines(key: str, paths: str | list[str] | None) -> list[ManifestLine]:
+    """The lines of a manifest, or of several, that are not empty.
+
+    Args:
+        key: config key that holds the path, for messages.
+        paths: a path, several joined by commas, or a list of them.
+
+    Raises:
+        InputError: no path is given, or a file cannot be read.
+    """
     if not paths:
         raise InputError(f"{key} is not set; give the path of a NeMo manifest")
     names = paths.split(",") if isinstance(paths, str) else list(paths)
     if isinstance(paths, ListConfig | list) and not all(isinstance(name, str) for name in names):
         raise InputError(f"{key}={list(paths)}: expected paths of NeMo manifests")
-    utterances = [utterance for name in names for utterance in _read_file(key, Path(name.strip()))]
-    if not utterances:
-        raise InputError(f"{key}={paths}: the manifest has no utterances")
-    return utterances
+    return [line for name in names for line in _read_lines(key, Path(name.strip()))]
 
 
 def check_vocabulary(key: str, utterances: Iterable[Utterance], model: ASRModel) -> None:
@@ -74,14 +109,14 @@ def _is_known(character: str, model: ASRModel) -> bool:
     return character.isspace() or unknown_id not in model.tokenizer.text_to_ids(character)
 
 
-def _read_file(key: str, path: Path) -> list[Utterance]:
+def _read_lines(key: str, path: Path) -> list[ManifestLine]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise InputError(f"{key}={path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{key}={path}: cannot be read as a text file ({error})") from None
-    return [_parse(f"{path}, line {i}", line, path) for i, line in enumerate(lines, start=1) if line.strip()]
+    return [ManifestLine(line, i, path) for i, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _parse(place: str, line: str, manifest: Path) -> Utterance:

@@ -27,7 +27,7 @@ def train_together(
     data: PrefixDataset,
     name: str,
     members: Sequence[Member],
-    on_epoch: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[], object] = lambda: None,
 ) -> None:
     """Train every member to the end, score it on its held-out utterances and keep its weights after every epoch.
 

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from nemo_ds2_adapters.adapters import add_adapter, enable_adapters, fingerprint
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
 from nemo_ds2_adapters.training import adapt
-from nemo_ds2_adapters.training.adaptation import seeded
 from nemo_ds2_adapters.training.prefix import PrefixCache, PrefixDataset
 from nemo_ds2_adapters.training.prefix.point import resume_point
+from nemo_ds2_adapters.training.seeds import seeded
 from nemo_ds2_adapters.training.together import Member, Settings, copied_parts, score, train_together
 
 MLP = "nemo_ds2_adapters.modules.MLPAdapter"
@@ -124,8 +124,8 @@ def test_scores_are_those_of_the_model(make_data) -> None:
     one = member(model, data, [0, 1], [2, 3])
     train_together(model, data, "anna", [one])
     parts = [part for _, part in adapter_parts(model, "anna")]
-    for part, values in zip([p for part in parts for p in part.parameters()], one.weights[-1]):
-        part.data.copy_(values)
+    for parameter, values in zip([p for part in parts for p in part.parameters()], one.weights[-1]):
+        parameter.data.copy_(values)
     enable_adapters(model, "anna")
     scores = score(model, data, [2, 3])
     assert sum(s.loss for s in scores) == pytest.approx(one.scores[-1].loss, rel=1e-9)

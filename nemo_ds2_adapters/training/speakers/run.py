@@ -1,0 +1,141 @@
+"""One adapter per speaker, in one run: the base restored once, all recordings once through its frozen part."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins import DoublePrecision, Precision
+from nemo.collections.asr.models import ASRModel
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from nemo_ds2_adapters.adapters import AdapterStore, delete_adapter, enable_adapters, enabled_adapters, fingerprint
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.training.adapter_setup import attach_adapter
+from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
+from nemo_ds2_adapters.training.guard import Verdict, decide, fold_members
+from nemo_ds2_adapters.training.prefix import PrefixDataset, why_not_exact
+from nemo_ds2_adapters.training.seeds import seeded
+from nemo_ds2_adapters.training.speakers.data import speakers_data, utterances_of
+from nemo_ds2_adapters.training.speakers.job import TEMPLATE, Job, finished, job_for, keep, result_of, template_config
+from nemo_ds2_adapters.training.speakers.report import SpeakerResult
+from nemo_ds2_adapters.training.speakers.speaker import Speaker, check_speaker, read_speakers
+from nemo_ds2_adapters.training.together import Member, Settings, score, train_together
+from nemo_ds2_adapters.training.together.stack import installed
+
+MANIFEST_KEY = "model.train_ds.manifest_filepath"
+BAR = "{desc}{percentage:3.0f} %|{bar}| {n:.0f}/{total} users [{elapsed}, {remaining} left]"
+
+
+def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store: AdapterStore) -> list[SpeakerResult]:
+    """Train an adapter for every speaker of a manifest; each goes to the store as soon as it is finished.
+
+    Each is what cross-validation and training on this speaker alone give, whoever the others are. Speakers whose
+    adapter in the store was trained on the same data, base and settings are finished; where only the data changed,
+    training goes on from the last version; a speaker with broken or too little data is skipped.
+
+    Args:
+        cfg: the config of conf/asr_adapters/asr_adaptation.yaml.
+        trainer: decides the device and the precision.
+        model: the base; nothing of it changes.
+        store: where adapters go.
+
+    Returns:
+        one result per speaker, in the manifest's order.
+
+    Raises:
+        InputError: a setting is wrong, or the manifest cannot be read or names no speakers.
+    """
+    adapter = cfg.model.adapter
+    settings = Settings.from_config(cfg)
+    _check(cfg, trainer)
+    speakers = read_speakers(MANIFEST_KEY, cfg.model.train_ds.manifest_filepath, adapter.speaker_key)
+    for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False):
+        check_speaker(MANIFEST_KEY, speaker, model)
+    model.to(trainer.strategy.root_device)
+    if isinstance(trainer.precision_plugin, DoublePrecision):
+        model.double()
+    with seeded(cfg.seed):
+        attach_adapter(model, ChosenAdapter(TEMPLATE), adapter)
+    try:
+        model.freeze()
+        enable_adapters(model, TEMPLATE)
+        if reason := why_not_exact(model):
+            raise InputError(f"many speakers cannot be adapted in one run: {reason}")
+        results = _adapt(cfg, settings, model, store, speakers)
+    finally:
+        delete_adapter(model, TEMPLATE)
+    return [results[speaker.user_id] for speaker in speakers]
+
+
+def _check(cfg: DictConfig, trainer: pl.Trainer) -> None:
+    adapter, precision = cfg.model.adapter, trainer.precision_plugin
+    if adapter.folds < 2:
+        raise InputError(f"model.adapter.folds={adapter.folds}: at least 2 parts must take turns")
+    if adapter.cache_dir is not None:
+        raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
+    if adapter.init_from is not None or adapter.continue_existing or adapter.unfreeze_base:
+        raise InputError("model.adapter.init_from, continue_existing and unfreeze_base are for one adapter")
+    if type(precision) not in (Precision, DoublePrecision):
+        raise InputError(f"trainer.precision={precision.precision}: many speakers are adapted in 32-true or 64-true")
+
+
+def _adapt(
+    cfg: DictConfig, settings: Settings, model: ASRModel, store: AdapterStore, speakers: Sequence[Speaker]
+) -> dict[str, SpeakerResult]:
+    adapter = cfg.model.adapter
+    description = {"adapter": template_config(model), "settings": vars(settings), "folds": adapter.folds}
+    settings_hash = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    fingerprint(model)  # of the base as it is; hashed once
+    results = {s.user_id: result_of(s, "skipped", problem=s.problem) for s in speakers if s.problem}
+    pending = []
+    for speaker in speakers:
+        if speaker.problem is None and (done := finished(speaker, settings_hash, model, store)):
+            results[speaker.user_id] = done
+        elif speaker.problem is None:
+            pending.append(speaker)
+    with tqdm(total=len(speakers), initial=len(results), bar_format=BAR) as bar:
+        for first in range(0, len(pending), adapter.users_at_once):
+            group = pending[first : first + adapter.users_at_once]
+            progress = partial(bar.update, len(group) / settings.max_epochs)
+            with speakers_data(cfg.model, model, store, group) as data:
+                jobs = [job_for(speaker, utterances_of(speaker, data), model, store) for speaker in group]
+                enable_adapters(model, TEMPLATE)
+                trained = _train(jobs, data, model, settings, adapter.folds, progress)
+            for job, (verdict, member) in zip(jobs, trained):
+                metadata = {
+                    **description,
+                    "settings": settings_hash,
+                    "training": vars(settings),
+                    "data": job.speaker.data_hash(),
+                    "seconds_of_speech": job.speaker.seconds,
+                }
+                results[job.speaker.user_id] = keep(job, verdict, member, metadata, model, store)
+    return results
+
+
+def _train(
+    jobs: Sequence[Job],
+    data: PrefixDataset,
+    model: ASRModel,
+    settings: Settings,
+    folds: int,
+    on_epoch: Callable[[], object],
+) -> list[tuple[Verdict, Member]]:
+    """For each job, what cross-validation says, and the adapter trained on everything."""
+    before, folded, whole = [], [], []
+    for job in jobs:
+        with installed(model, TEMPLATE, job.start) if job.continued else enabled_adapters(model, None):
+            before.append(score(model, data, job.utterances))
+        folded.append(fold_members(job.start, data, job.utterances, folds, settings))
+        durations = data.durations(job.utterances)
+        whole.append(Member(copy.deepcopy(job.start), job.utterances, durations, [], settings))
+    train_together(model, data, TEMPLATE, [*chain(*folded), *whole], on_epoch)
+    return [
+        (decide(members, scores, data.words(job.utterances)), member)
+        for job, members, scores, member in zip(jobs, folded, before, whole)
+    ]
