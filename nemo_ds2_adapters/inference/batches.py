@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from nemo_ds2_adapters.adapters import enabled_adapters
+from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.inference.bank import AdapterBank
 from nemo_ds2_adapters.inference.recordings import Recording
@@ -51,27 +53,25 @@ class Failures:
 
 
 def run_recordings(
+    model: EncDecCTCModel,
     run: Run,
     recordings: dict[int, Recording],
     windows: dict[int, list[Window]],
     frame_seconds: float,
-    sample_rate: int,
-    device: torch.device,
     batch_size: int,
     failures: Failures,
     progress: bool,
-    usable: Callable[[Sequence[int]], Collection[int]] = lambda numbers: numbers,
+    usable: Callable[[Sequence[int]], Collection[int]] = set,
 ) -> Iterator[dict[int, Tensor]]:
     """Run all windows of all recordings, longest first.
 
     Args:
+        model: whose sample rate and device the signals get.
         run: signals `[B, T]`, samples of each `[B]` and numbers of the utterances -> outputs `[B, T', ...]` and their
             real frames `[B]`.
         recordings: by number.
         windows: of each.
         frame_seconds: seconds between output frames.
-        sample_rate: Hz.
-        device: of the signals.
         batch_size: windows per batch.
         failures: takes recordings that cannot be read.
         progress: show a progress bar.
@@ -80,13 +80,14 @@ def run_recordings(
     Yields:
         after each batch the outputs `[T', ...]` of the recordings that it completed, on the CPU, by number.
     """
+    device = next(model.parameters()).device
     items = sorted(_items(recordings, windows, frame_seconds), key=lambda item: -item.seconds)
     outputs: dict[int, dict[Window, Tensor]] = defaultdict(dict)
     with tqdm(total=len(items), desc="transcribing", disable=not progress) as bar:
         for first in range(0, len(items), batch_size):
             planned = items[first : first + batch_size]
             bar.update(len(planned))
-            batch, audio = _read(planned, sample_rate, failures)
+            batch, audio = _read(planned, int(model.cfg.sample_rate), failures)
             numbers = set(usable([item.number for item in batch]))
             kept = [i for i, item in enumerate(batch) if item.number in numbers]
             if not kept:
@@ -102,12 +103,14 @@ def run_recordings(
                 del outputs[number]
 
 
-def usable_users(bank: AdapterBank, users: Users, failures: Failures) -> Callable[[Sequence[int]], list[int]]:
+def usable_users(
+    bank: AdapterBank | None, users: Users | None, failures: Failures
+) -> Callable[[Sequence[int]], Collection[int]]:
     """Leaves out, and reports, the utterances whose user the bank cannot serve."""
 
-    def usable(numbers: Sequence[int]) -> list[int]:
-        if failures.on_error is None:
-            return list(numbers)  # the batch itself raises
+    def usable(numbers: Sequence[int]) -> Collection[int]:
+        if bank is None or users is None or failures.on_error is None:
+            return numbers  # without users all are, and without a listener the batch itself raises
         errors: dict[str | None, InputError | AdapterFileError] = {}
         for user in {users[number] for number in numbers}:
             try:
@@ -124,12 +127,19 @@ def usable_users(bank: AdapterBank, users: Users, failures: Failures) -> Callabl
 
 
 @contextmanager
-def in_eval_mode(model: EncDecCTCModel) -> Iterator[None]:
-    """Eval mode in this block; afterwards every module is in the mode it was found in."""
+def serving(model: EncDecCTCModel, routed: bool) -> Iterator[None]:
+    """Inference in this block; afterwards modes and enabled adapters are as they were found.
+
+    Args:
+        model: put into eval mode.
+        routed: whether adapters are routed to rows, so that none may be enabled for all.
+    """
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    disabled = enabled_adapters(model, None) if routed and enabled_names(model) else nullcontext()
     try:
-        yield
+        with disabled, torch.inference_mode():
+            model.eval()
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -21,6 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from nemo_ds2_adapters.errors import InputError
 
+SPANS = ("char", "word", "segment")  # what timestamps are of
+
 
 class Decoder:
     """The model's decoding, or one like it that computes more; NeMo's own call would change the model's config.
@@ -57,7 +59,12 @@ class Decoder:
         if self._of_characters:
             for hypothesis in best:
                 hypothesis.word_confidence = self._word_confidence(hypothesis)
-        return process_timestamp_outputs(best, self.subsampling, self.stride) if self.timestamps else best
+        if self.timestamps:
+            process_timestamp_outputs(best, self.subsampling, self.stride)  # in place
+            for hypothesis in best:
+                for kind in SPANS:
+                    hypothesis.timestamp[kind] = [_plain(span) for span in hypothesis.timestamp[kind]]
+        return best
 
     def _word_confidence(self, hypothesis: Hypothesis) -> list[float]:
         """NeMo's own fails for characters: it takes their numbers for text."""
@@ -71,16 +78,16 @@ def manifest_fields(hypothesis: Hypothesis) -> dict[str, Any]:
     """A hypothesis as NeMo's scripts write it into a manifest: `pred_text`, and what else was computed."""
     fields: dict[str, Any] = {"pred_text": hypothesis.text}
     if isinstance(hypothesis.timestamp, dict):
-        for kind in ("char", "word", "segment"):
-            spans = hypothesis.timestamp.get(kind, [])
-            fields[f"timestamp_{kind}"] = [{key: _plain(value) for key, value in span.items()} for span in spans]
+        for kind in SPANS:
+            fields[f"timestamp_{kind}"] = [_plain(span) for span in hypothesis.timestamp.get(kind, [])]
     if hypothesis.word_confidence:
         fields["word_confidence"] = [float(value) for value in hypothesis.word_confidence]
     return fields
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _plain(span: dict[str, Any]) -> dict[str, Any]:
+    """NeMo leaves numpy's numbers in it, which JSON does not take."""
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in span.items()}
 
 
 def _more(model: EncDecCTCModel, timestamps: bool, confidence: bool) -> AbstractCTCDecoding:

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,8 @@ from kaldialign import edit_distance
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
-from nemo_ds2_adapters.adapters import enabled_adapters
-from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.inference.bank import AdapterBank
-from nemo_ds2_adapters.inference.batches import Failures, in_eval_mode, run_recordings
+from nemo_ds2_adapters.inference.batches import Failures, run_recordings, serving
 from nemo_ds2_adapters.inference.decoding import Decoder
 from nemo_ds2_adapters.inference.recordings import Recording
 from nemo_ds2_adapters.inference.windows import Window
@@ -78,21 +76,10 @@ def score_users(
         return torch.stack([base, personal], dim=2).float(), frames
 
     scores: dict[int, PairedScore] = {}
-    with ExitStack() as stack:
-        if enabled_names(model):
-            stack.enter_context(enabled_adapters(model, None))
-        stack.enter_context(in_eval_mode(model))
-        stack.enter_context(torch.inference_mode())
+    windows = {number: [Window()] for number in numbered}
+    with serving(model, routed=True):
         for outputs in run_recordings(
-            run,
-            numbered,
-            {number: [Window()] for number in numbered},
-            decoder.frame_seconds,
-            int(model.cfg.sample_rate),
-            next(model.parameters()).device,
-            batch_size,
-            Failures(None),
-            progress,
+            model, run, numbered, windows, decoder.frame_seconds, batch_size, Failures(None), progress
         ):
             base, personal = (decoder([output[:, i] for output in outputs.values()]) for i in range(2))
             for number, one, other in zip(outputs, base, personal):

@@ -66,13 +66,13 @@ def table(comparison: Comparison) -> Table:
     """The first users, those who got worse first, and the total."""
     result = Table(title="Base and personal adapters; users who got worse come first")
     result.add_column("user", overflow="fold", min_width=20, max_width=MAX_SHOWN)
-    for column in ("utt.", "words", "base WER", "base CER", "adapted WER", "adapted CER", "change"):
+    for column in ("utt.", "words", "base\nWER, CER %", "adapted\nWER, CER %", "WER\nchange"):
         result.add_column(column, justify="right")
     for user in comparison.users[:SHOWN_USERS]:
-        rates = (user.base_wer, user.base_cer, user.adapted_wer, user.adapted_cer)
+        rates = (_rates(user.base_wer, user.base_cer), _rates(user.adapted_wer, user.adapted_cer))
         change = "" if user.relative_change is None else f"{100 * user.relative_change:+.0f} %"
         style = "red" if user.got_worse else None
-        cells = [str(user.utterances), str(user.words), *map(_rate, rates), change]
+        cells = [str(user.utterances), str(user.words), *rates, change]
         result.add_row(Text(_shown(user.user)), *cells, style=style)
     if len(comparison.users) > SHOWN_USERS:
         result.add_row(f"... {len(comparison.users) - SHOWN_USERS} more")
@@ -102,8 +102,8 @@ def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _rate(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.1f} %"
+def _rates(*rates: float | None) -> str:
+    return "  ".join("   -" if rate is None else f"{100 * rate:4.1f}" for rate in rates)
 
 
 def _shown(user: str) -> str:

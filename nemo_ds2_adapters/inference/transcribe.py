@@ -2,23 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
-import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
-from nemo_ds2_adapters.adapters import AdapterStore, enabled_adapters
-from nemo_ds2_adapters.adapters.enabling import enabled_names
+from nemo_ds2_adapters.adapters import AdapterStore
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.inference.bank import AdapterBank
 from nemo_ds2_adapters.inference.batches import (
     Failures,
     OnError,
     Users,
-    in_eval_mode,
     run_recordings,
+    serving,
     usable_users,
 )
 from nemo_ds2_adapters.inference.decoding import Decoder
@@ -83,57 +81,46 @@ def transcribe(
     check_window_seconds(max_seconds, overlap_seconds)
     if isinstance(store, str | os.PathLike):
         store = AdapterStore(store, create=False)
-    sample_rate = int(model.cfg.sample_rate)
     decoder = Decoder(model, timestamps, confidence)
     failures = Failures(on_error)
-    found = list(open_recordings(audio, sample_rate))
-    recordings = {}
-    for number, recording in enumerate(found):
-        if isinstance(recording, InputError):
-            failures.add(number, recording)
-        else:
-            recordings[number] = recording
+    found = list(open_recordings(audio, int(model.cfg.sample_rate)))
+    recordings = _without_errors(found, failures)
     if is_manifest(audio) and adapters is None:
         users = _users_of_manifest(recordings, adapter_key, store is not None, failures)
     else:
         users = _given_users(adapters, len(found), adapter_key, store is not None)
-    recordings = {number: one for number, one in recordings.items() if number not in failures.numbers}
-    lengths = [seconds / decoder.frame_seconds for seconds in (max_seconds, overlap_seconds)]
-    windows = {
-        number: plan_windows(recording.seconds / decoder.frame_seconds, int(lengths[0]), int(lengths[1]))
-        for number, recording in recordings.items()
-    }
+    longest, overlap = (int(seconds / decoder.frame_seconds) for seconds in (max_seconds, overlap_seconds))
+    windows = {n: plan_windows(one.seconds / decoder.frame_seconds, longest, overlap) for n, one in recordings.items()}
+    bank = store if isinstance(store, AdapterBank) else None
+    if users is not None and not isinstance(store, AdapterBank):
+        bank = AdapterBank(model, store, capacity=RESIDENT_BATCHES * batch_size)
 
+    def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):
+            log_probs, frames, _ = model(input_signal=signals, input_signal_length=lengths)
+        return log_probs, frames
+
+    usable = usable_users(bank, users, failures)
     results: list[Any] = [None] * len(found)
-    with ExitStack() as stack:
-        bank = None if users is None else _bank(model, store, batch_size)
-        if bank is not None and enabled_names(model):
-            stack.enter_context(enabled_adapters(model, None))
-        stack.enter_context(in_eval_mode(model))
-        stack.enter_context(torch.inference_mode())
-
-        def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
-            with nullcontext() if bank is None or users is None else bank.route([users[n] for n in numbers]):
-                log_probs, frames, _ = model(input_signal=signals, input_signal_length=lengths)
-            return log_probs, frames
-
+    with serving(model, routed=users is not None):
         for outputs in run_recordings(
-            run,
-            recordings,
-            windows,
-            decoder.frame_seconds,
-            sample_rate,
-            next(model.parameters()).device,
-            batch_size,
-            failures,
-            progress,
-            **({} if bank is None or users is None else {"usable": usable_users(bank, users, failures)}),
+            model, run, recordings, windows, decoder.frame_seconds, batch_size, failures, progress, usable
         ):
             for number, hypothesis in zip(outputs, decoder(list(outputs.values()))):
                 results[number] = hypothesis
     if return_hypotheses or timestamps or confidence:
         return results
     return [None if hypothesis is None else hypothesis.text for hypothesis in results]
+
+
+def _without_errors(found: Sequence[Recording | InputError], failures: Failures) -> dict[int, Recording]:
+    recordings = {}
+    for number, recording in enumerate(found):
+        if isinstance(recording, InputError):
+            failures.add(number, recording)
+        else:
+            recordings[number] = recording
+    return recordings
 
 
 def _given_users(
@@ -156,17 +143,14 @@ def _users_of_manifest(
 ) -> Users | None:
     keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if has_store else ["adapter"]
     users: Users = {}
-    for number, recording in recordings.items():
+    for number, recording in list(recordings.items()):
         key = next((key for key in keys if key in recording.entry), None)
         user = recording.entry[key] if key else None
         if user is not None and not isinstance(user, str):
             failures.add(number, InputError(f"{recording.label}: {key}={user!r}, expected text"))
+            del recordings[number]
         elif key:
             users[number] = user
     if not users and recordings and (adapter_key or has_store):
         raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
     return {number: users.get(number) for number in recordings} if users else None
-
-
-def _bank(model: EncDecCTCModel, store: AdapterStore | AdapterBank | None, batch_size: int) -> AdapterBank:
-    return store if isinstance(store, AdapterBank) else AdapterBank(model, store, RESIDENT_BATCHES * batch_size)

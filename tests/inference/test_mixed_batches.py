@@ -38,7 +38,7 @@ def test_every_kind(model, attach, solo, batch, kind: str, users: list[str | Non
         torch.testing.assert_close(mixed[row, :length], alone[user][row, :length], atol=TOLERANCE, rtol=0)
 
 
-def test_two_hundred_random_batches(model, attach, solo, gathers: bool) -> None:
+def test_random_batches(model, attach, solo, gathers: bool) -> None:
     kinds = ("first", "all", "own_head")
     users = attach(model, *kinds, each=14)[:40]
     chance = random.Random(0)
@@ -49,7 +49,7 @@ def test_two_hundred_random_batches(model, attach, solo, gathers: bool) -> None:
         one = {"input_signal": signals[number : number + 1, :length], "input_signal_length": length[None]}
         alone |= {(user, number): solo(model, user, one)[0] for user in [None, *users]}
     bank = AdapterBank(model, capacity=40)
-    for _ in range(200):
+    for _ in range(50 if gathers else 200):
         present = chance.sample(users, chance.randint(0, 40))
         rows = [
             (chance.choice([None, *present]), chance.randrange(len(lengths))) for _ in range(chance.randint(1, 48))

@@ -104,6 +104,7 @@ def test_timestamps_and_confidence(talkative, paths: list[str]) -> None:
     assert hypothesis.text == plain[0]
     words = hypothesis.timestamp["word"]
     assert [word["word"] for word in words] == plain[0].split()
+    assert json.loads(json.dumps(hypothesis.timestamp["char"]))
     assert 0 <= words[0]["start"] < words[-1]["end"] <= 0.42
     assert len(hypothesis.word_confidence) == len(words) and 0 < hypothesis.word_confidence[0] <= 1
     assert transcribe(talkative, paths[0], return_hypotheses=True, progress=False)[0].text == plain[0]
