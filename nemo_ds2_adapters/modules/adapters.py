@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers import build_activation
+from nemo_ds2_adapters.modules.placement import DEFAULT_PLACEMENT
 
 NORM_POSITIONS = ("pre", "post", "none")
 
@@ -102,6 +103,6 @@ class MLPAdapterConfig:
     activation: str = "relu"
     dropout: float = 0.0
     norm_position: str = "pre"
-    layers: Any = "first"
+    layers: Any = DEFAULT_PLACEMENT
     adapter_strategy: Any = field(default_factory=ResidualAddAdapterStrategyConfig)
     _target_: str = "nemo_ds2_adapters.modules.MLPAdapter"

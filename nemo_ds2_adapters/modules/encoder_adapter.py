@@ -49,7 +49,7 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
 
         Args:
             name: adapter name, with or without the prefix `encoder:`.
-            cfg: config of `MLPAdapter` or NeMo's `LinearAdapter`; key `layers` places it, default `first`.
+            cfg: config of `MLPAdapter` or NeMo's `LinearAdapter`; key `layers` places it, default `all`.
 
         Raises:
             ValueError: the placement does not fit this encoder, the name exists or the type is not accepted.

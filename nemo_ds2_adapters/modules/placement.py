@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 PLACEMENTS = ("first", "last", "all")
-DEFAULT_PLACEMENT = "first"
+DEFAULT_PLACEMENT = "all"
 
 
 def placement_points(layers: str | Sequence[int], n_layers: int) -> list[int]:
