@@ -41,6 +41,7 @@ SECTIONS = {
     ),
     "model.train_ds": ("batch_size", "num_workers", "use_semi_sorted_batching", "shuffle"),
     "model.optim": ("lr", "weight_decay", "betas", "sched"),
+    "model": ("spec_augment",),
     "trainer": ("max_epochs", "accelerator", "devices", "precision", "gradient_clip_val", "enable_progress_bar"),
     "exp_manager": ("exp_dir", "create_tensorboard_logger"),
     "": ("seed",),

@@ -46,7 +46,7 @@ def prepare(
     if validation:
         check_section(validation, model)
         model.setup_validation_data(loader_config(validation, model))
-    with open_dict(model.cfg):  # NeMo remembers the optimiser only where the base has one, and trains nothing otherwise
+    with open_dict(model.cfg):  # NeMo keeps the optimiser only where the base has one, and trains nothing otherwise
         model.cfg.optim = cfg.model.optim
     model.setup_optimization()
     spec_augment = cfg.model.spec_augment
@@ -54,6 +54,9 @@ def prepare(
     with seeded(cfg.seed):
         attach_adapter(model, adapter, cfg.model.adapter)
     train_only(model, adapter, cfg.model.adapter, new_output_layer)
+    if model.spec_augmentation is not None:
+        model.training = True  # of the model alone, not of its parts: it augments in training mode only
+        model.spec_augmentation.train()
 
 
 def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter: ChosenAdapter) -> Adaptation:

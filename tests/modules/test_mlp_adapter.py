@@ -63,7 +63,7 @@ def test_strategy_adds_unless_told_otherwise() -> None:
 
 def test_defaults_of_config_and_class_agree() -> None:
     config = OmegaConf.to_container(OmegaConf.structured(MLPAdapterConfig(in_features=WIDTH)))
-    assert config.pop("_target_") == "nemo_ds2_adapters.modules.MLPAdapter" and config.pop("layers") == "first"
+    assert config.pop("_target_") == "nemo_ds2_adapters.modules.MLPAdapter" and config.pop("layers") == "all"
     assert str(MLPAdapter(**config)) == str(MLPAdapter(WIDTH))
 
 

@@ -91,6 +91,15 @@ def test_what_cannot_be_exact_is_said(make_model, manifest: Path, tmp_path: Path
         adapt(make_model(), "anna", manifest, cache="sometimes", **settings)
 
 
+def test_spec_augment_is_applied_where_it_is_set(run, make_model, manifest: Path, tmp_path: Path) -> None:
+    cfg = {"_target_": "nemo.collections.asr.modules.SpectrogramAugmentation", "freq_masks": 2, "freq_width": 8}
+    _, plain = run(None, layers="all", hidden_dims=[4], cache="off")
+    _, augmented = run(None, layers="all", hidden_dims=[4], cache="auto", folds=0, spec_augment=cfg)
+    assert augmented.history[0]["train_loss"] != plain.history[0]["train_loss"]
+    with pytest.raises(InputError, match="cache=required, but SpecAugment is on"):
+        run(None, layers="all", hidden_dims=[4], cache="required", spec_augment=cfg)
+
+
 def test_kept_activations_are_used_by_a_later_run(run, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "activations"
     for found in (0, 4):

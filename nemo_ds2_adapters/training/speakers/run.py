@@ -59,6 +59,7 @@ def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store:
     model.to(trainer.strategy.root_device)
     if isinstance(trainer.precision_plugin, DoublePrecision):
         model.double()
+    model.spec_augmentation = None  # the base's own
     with seeded(cfg.seed):
         attach_adapter(model, ChosenAdapter(TEMPLATE), adapter)
     try:
@@ -80,6 +81,8 @@ def _check(cfg: DictConfig, trainer: pl.Trainer) -> None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
     if adapter.init_from is not None or adapter.continue_existing or adapter.unfreeze_base:
         raise InputError("model.adapter.init_from, continue_existing and unfreeze_base are for one adapter")
+    if cfg.model.spec_augment is not None:
+        raise InputError("model.spec_augment: many speakers are adapted without")
     if type(precision) not in (Precision, DoublePrecision):
         raise InputError(f"trainer.precision={precision.precision}: many speakers are adapted in 32-true or 64-true")
 
