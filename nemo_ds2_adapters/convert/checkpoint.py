@@ -1,6 +1,6 @@
 """A checkpoint of another toolkit: weights and settings, read without that toolkit and executing nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +67,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}, not a state dict (see docs/convert.md)")
-    if "_modules" in content:
-        raise InputError(f"{path}: is a whole pickled model; save its state dict as docs/convert.md says")
-    if _is_state_dict(content):
-        return Checkpoint(_without_wrapper(content), {})
+    if weights := _weights(content):
+        return Checkpoint(weights, {})
     for key in STATE_DICT_KEYS:
-        if _is_state_dict(value := unwrapped(content.get(key))):
-            settings = {name: value for name, value in content.items() if name != key}
-            return Checkpoint(_without_wrapper(value), settings)
-        if isinstance(value, dict) and "_modules" in value:
-            raise InputError(f"{path}: {key!r} is a whole pickled model; save its state dict as docs/convert.md says")
+        if weights := _weights(unwrapped(content.get(key))):
+            return Checkpoint(weights, {name: value for name, value in content.items() if name != key})
     raise InputError(f"{path}: holds no state dict, neither as a whole nor as {', '.join(STATE_DICT_KEYS)}")
 
 
@@ -110,16 +105,24 @@ def _content(path: Path) -> Any:
         return unpickle(archive.structure(), archive.storage, NAMES)
 
 
-def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
-    )
-
-
-def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights without the name that `DataParallel` puts before all of them."""
-    if all(key.startswith("module.") for key in weights):
+def _weights(value: Any) -> dict[str, Tensor]:
+    """The weights that a state dict or a whole model has, empty if it is neither."""
+    if not isinstance(value, dict):
+        return {}
+    weights = dict(_module_weights(value)) if "_modules" in value else value
+    if not all(isinstance(key, str) and isinstance(item, Tensor) for key, item in weights.items()):
+        return {}
+    if all(key.startswith("module.") for key in weights):  # DataParallel
         return {key.removeprefix("module."): value for key, value in weights.items()}
     return weights
+
+
+def _module_weights(attributes: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Weights of a pickled `nn.Module`, of which nothing but its attributes is known."""
+    for kind in ("_parameters", "_buffers", "_modules"):
+        members = attributes.get(kind)
+        for name, member in members.items() if isinstance(members, dict) else ():
+            if kind != "_modules" and member is not None:
+                yield f"{prefix}{name}", member
+            elif isinstance(member := unwrapped(member), dict) and depth < MAX_NESTING:
+                yield from _module_weights(member, f"{prefix}{name}.", depth + 1)

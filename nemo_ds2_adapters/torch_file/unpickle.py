@@ -149,7 +149,7 @@ class _Machine:
             case "GLOBAL":
                 stack.append(self._class_name(argument))
             case "BINPERSID":
-                stack.append(self._storage(stack.pop()))
+                stack.append(self._persistent(stack.pop()))
             case "NEWOBJ":
                 stack.pop()  # no container takes arguments
                 stack.append(self._container(stack.pop()))
@@ -175,8 +175,14 @@ class _Machine:
         del self.stack[start:]
         return items
 
-    def _storage(self, identity: Any) -> Storage:
-        kind, storage_class, key, _, count, *view = _expect(identity, tuple)
+    def _persistent(self, identity: Any) -> Storage | ClassName:
+        """What stands beside the pickle: numbers, or the source text of a module's class (torch before 1.6)."""
+        if _expect(identity, tuple)[0] == "module":
+            return _expect(identity[1], ClassName)
+        return self._storage(identity)
+
+    def _storage(self, identity: tuple[Any, ...]) -> Storage:
+        kind, storage_class, key, _, count, *view = identity
         dtype = STORAGES.get(_expect(storage_class, ClassName).path)
         if kind != "storage" or dtype is None or not _is_count(count) or not isinstance(key, str) or any(view):
             raise AdapterFileError(f"declares weights of an unknown kind, {storage_class.path}")

@@ -1,9 +1,12 @@
 """KoSpeech's state dicts, of models of many kinds."""
 
+import sys
+import types
 import warnings
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from nemo_ds2_adapters import InputError, convert_checkpoint
 
@@ -44,6 +47,24 @@ def test_settings_beside_the_state_dict(kospeech, assert_same, save, convert) ->
     settings = {"input_dim": 60, "rnn_type": "gru", "bidirectional": True, "activation": "relu", "num_rnn_layers": 2}
     path = save({"state_dict": original.state_dict(), "hyper_parameters": settings})
     assert_same(convert(path, labels=SYLLABLES), original, 60, blank=4)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch_1.6", "before_torch_1.6"])
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_whole_model(kospeech, assert_same, save, convert, monkeypatch, zipped: bool, parallel: bool) -> None:
+    original = kospeech(activation="gelu")
+    module = types.ModuleType("kospeech.models.deepspeech2.model")
+    module.KoSpeech = type(original)
+    monkeypatch.setattr(type(original), "__module__", module.__name__)
+    with monkeypatch.context() as imported:
+        for name in ("kospeech", "kospeech.models", "kospeech.models.deepspeech2"):
+            imported.setitem(sys.modules, name, types.ModuleType(name))
+        imported.setitem(sys.modules, module.__name__, module)
+        whole = nn.DataParallel(original) if parallel else original
+        path = save({"model": whole, "epoch": 3} if parallel else whole, _use_new_zipfile_serialization=zipped)
+    assert_same(convert(path, labels=SYLLABLES, activation="gelu"), original, 80, blank=4)
+    assert "kospeech" not in sys.modules
 
 
 @pytest.mark.parametrize("blank", [0, 2, 4])

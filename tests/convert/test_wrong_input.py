@@ -86,9 +86,9 @@ def test_damaged_files(deepspeech_pytorch, error, save, tmp_path: Path) -> None:
             assert "cut.ckpt" in error(tmp_path / "cut.ckpt")
 
 
-def test_a_whole_model(error, save, tmp_path: Path) -> None:
-    assert "whole pickled model" in error(save(nn.Sequential(nn.Linear(2, 2))))
-    assert "whole pickled model" in error(save({"model": nn.Linear(2, 2)}))
+def test_files_of_something_else(error, save) -> None:
+    assert "neither of deepspeech.pytorch nor of KoSpeech" in error(save(nn.Sequential(nn.Linear(2, 2))))
+    assert "holds no state dict" in error(save(nn.ReLU()))
     assert "holds no state dict" in error(save({"epoch": 3}))
     assert "not a state dict" in error(save([1, 2]))
     assert "neither of deepspeech.pytorch nor of KoSpeech" in error(save({"linear.weight": torch.ones(2)}))
