@@ -53,8 +53,8 @@ def build_model() -> EncDecCTCModel:
 
 def adapter_of(model: EncDecCTCModel, hidden_dims: list[int]) -> FileContents:
     """An adapter that adds `NUMBER_OF_THE_FIRST` to every value; the model is left without it."""
-    adapter = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": hidden_dims, "enabled": False}
-    add_adapter(model, "benchmark", adapter)
+    adapter = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": hidden_dims, "layers": "first"}
+    add_adapter(model, "benchmark", {**adapter, "enabled": False})
     contents = describe_adapters(model, "benchmark")
     (state,) = contents.adapters["benchmark"].states
     for weight in state.values():

@@ -63,7 +63,7 @@ def build_model(size: str, users: int) -> EncDecCTCModel:
         },
     }
     model = EncDecCTCModel(cfg=OmegaConf.create(cfg)).eval()
-    adapter = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": hidden_dims}
+    adapter = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": hidden_dims, "layers": "first"}
     for number in range(users):
         add_adapter(model, f"user_{number}", {**adapter, "enabled": False})
     for name, parameter in model.named_parameters():

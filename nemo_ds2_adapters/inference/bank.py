@@ -94,6 +94,7 @@ class AdapterBank:
         self.check_seconds = check_seconds
         self.wait_seconds = wait_seconds
         self._source = adapter_source(model, store)
+        self._model = model
         self._modules = (model.encoder, model.decoder)
         self._like = next(model.encoder.parameters())
         self._stacks: dict[Hashable, _Stack] = {}
@@ -109,6 +110,17 @@ class AdapterBank:
         with self._changed:
             return replace(self._counts, resident=len(self._residents))
 
+    def check_model(self, model: ModelPT) -> None:
+        """Make sure that the bank is for this model, and that its modules are those it had.
+
+        Raises:
+            InputError: adapters would silently not run.
+        """
+        if model is not self._model or not all(a is b for a, b in zip((model.encoder, model.decoder), self._modules)):
+            raise InputError(
+                "the bank was made for another model, or another encoder or decoder: make a new AdapterBank"
+            )
+
     @contextmanager
     def route(self, users: Sequence[str | None]) -> Iterator[Routing]:
         """Let the model serve a batch in this block, row by row: `with bank.route(["ann", None, "bob"]): model(...)`.
@@ -120,8 +132,10 @@ class AdapterBank:
             UnknownUserError: a user has no adapter (AdapterNameError for an attached one); nothing was computed.
             BaseMismatchError: an adapter was made for another base.
             AdapterFileError: an adapter is damaged, or does not fit the model.
-            InputError: more users than the bank holds, or all slots stay in use for too long.
+            InputError: more users than the bank holds, all slots stay in use for too long, or the model's encoder or
+                decoder is another one by now.
         """
+        self.check_model(self._model)
         if isinstance(users, str) or not all(user is None or isinstance(user, str) for user in users):
             raise InputError(f"users={users!r}: expected a list with a user, or None for the base, per utterance")
         residents = self._acquire({user for user in users if user is not None})
@@ -161,8 +175,8 @@ class AdapterBank:
         current = self._check_versions(keys)
         with self._changed:
             residents, new = self._reserve(keys, current)
-            if pin:
-                self._pinned |= keys
+            newly_pinned = keys - self._pinned if pin else set()
+            self._pinned |= newly_pinned
         try:
             for resident in new:
                 self._load(resident)
@@ -174,8 +188,7 @@ class AdapterBank:
             for resident in new:  # those not begun, as well
                 self._fail(resident, InputError(f"loading {resident.key!r} was given up: ask again"))
             self._release(residents.values())
-            if pin:
-                self.unpin(*keys)
+            self.unpin(*newly_pinned)
             raise
         return residents
 

@@ -104,8 +104,9 @@ def base_and_personal(
         log probabilities of the base and with the users' adapters, both `[B, T', V]`, and `[B]` real frames of them.
 
     Raises:
-        InputError, AdapterFileError: what `AdapterBank.route` raises.
+        InputError, AdapterFileError: what `AdapterBank.route` raises; the bank is for another model.
     """
+    bank.check_model(model)
     encoder, decoder = model.encoder, model.decoder
 
     def rest(prefix: Tensor, frames: Tensor, point: int) -> Tensor:

@@ -94,6 +94,8 @@ def transcribe(
     bank = store if isinstance(store, AdapterBank) else None
     if users is not None and not isinstance(store, AdapterBank):
         bank = AdapterBank(model, store, capacity=RESIDENT_BATCHES * batch_size)
+    if bank is not None:
+        bank.check_model(model)
 
     def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
         with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):

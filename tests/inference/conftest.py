@@ -16,11 +16,11 @@ HEAD = "nemo_ds2_adapters.modules.MLPHeadAdapter"
 LINEAR = "nemo.collections.common.parts.adapter_modules.LinearAdapter"
 REPLACING = {"_target_": f"{STRATEGIES}.ReturnResultAdapterStrategy"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {  # module, config
-    "first": ("", {"_target_": MLP, "hidden_dims": [5, 4]}),
+    "first": ("", {"_target_": MLP, "hidden_dims": [5, 4], "layers": "first"}),
     "last": ("", {"_target_": MLP, "hidden_dims": [3], "layers": "last", "norm_position": "none"}),
     "all": ("", {"_target_": MLP, "hidden_dims": [3], "layers": "all", "norm_position": "post", "activation": "gelu"}),
     "listed": ("encoder", {"_target_": LINEAR, "dim": 4, "layers": [1], "norm_position": "post"}),
-    "replacing": ("", {"_target_": MLP, "hidden_dims": [3], "adapter_strategy": REPLACING}),
+    "replacing": ("", {"_target_": MLP, "hidden_dims": [3], "layers": [0], "adapter_strategy": REPLACING}),
     "decoder": ("decoder", {"_target_": LINEAR, "dim": 4, "activation": "identity"}),
     "both": ("encoder+decoder", {"_target_": LINEAR, "dim": 3}),
     "head": ("decoder", {"_target_": HEAD, "hidden_dims": [6]}),

@@ -38,7 +38,7 @@ def put(model: EncDecCTCModel, make_model, store: AdapterStore) -> Put:
     contents: dict[int, FileContents] = {}
     for layers in (1, 2):
         other = make_model(encoder={"n_layers": 1, "d_model": 2})
-        cfg = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [2] * layers}
+        cfg = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [2] * layers, "layers": "first"}
         add_adapter(other, "some", cfg)
         contents[layers] = describe_adapters(other, "some")
 
@@ -222,9 +222,8 @@ def test_loaded_in_inference_mode(model, store, put) -> None:
 
 
 def test_attached_adapters_that_train_on(model) -> None:
-    add_adapter(
-        model, "ann", {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [2], "enabled": False}
-    )
+    cfg = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [2], "layers": "first"}
+    add_adapter(model, "ann", {**cfg, "enabled": False})
     bank = AdapterBank(model, check_seconds=0.0)
     for value in (1.0, 2.0):
         with torch.no_grad():

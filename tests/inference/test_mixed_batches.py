@@ -8,7 +8,8 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters import InputError, enabled_adapters
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError
-from nemo_ds2_adapters.inference import AdapterBank
+from nemo_ds2_adapters.inference import AdapterBank, transcribe
+from nemo_ds2_adapters.inference.evaluation import base_and_personal
 from nemo_ds2_adapters.modules import routing
 
 TOLERANCE = 1e-5
@@ -147,6 +148,19 @@ def test_users_that_are_no_list_of_names(model, attach, users: object) -> None:
 def test_model_that_cannot(make_model) -> None:
     with pytest.raises(InputError, match="has DeepSpeech2Encoder and .*: .* call model.replace_adapter_compat"):
         AdapterBank(make_model(adapters=False))
+
+
+def test_bank_of_another_model(model, make_model, attach, batch) -> None:
+    attach(model, "first")
+    bank = AdapterBank(model)
+    other = make_model()
+    with pytest.raises(InputError, match="made for another model"):
+        transcribe(other, batch["input_signal"][0], ["first_0"], bank, progress=False)
+    with pytest.raises(InputError, match="made for another model"):
+        base_and_personal(other, bank, *batch.values(), ["first_0"] * 3)
+    model.decoder = other.decoder
+    with pytest.raises(InputError, match="another encoder or decoder"), bank.route(["first_0"]):
+        pytest.fail("the block must not run")
 
 
 def test_adapter_that_cannot(model, attach) -> None:
