@@ -42,7 +42,7 @@ def convert_checkpoint(
     a warning.
 
     Args:
-        path: `.ckpt` or `.pth` of deepspeech.pytorch, or a state dict of KoSpeech.
+        path: `.ckpt` or `.pth` of deepspeech.pytorch, or a state dict or whole pickled model of KoSpeech.
         out: the `.nemo` to write, replaced if it exists.
         rnn_type: `gru`, `lstm` or `rnn`.
         bidirectional: whether the recurrent layers run in both directions.
