@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -15,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.training.chosen_adapter import NAME_KEY, SECTION, USER_KEY
+
+Result = TypeVar("Result")
 
 # Sections whose keys belong to NeMo, Lightning or Hydra: anything goes, they check it themselves.
 OPEN_SECTIONS = (
@@ -64,13 +67,13 @@ def _misread(argument: str, text: str, several: bool) -> str | None:
     return advice if isinstance(value, str) and value != text and not quoted else None
 
 
-def one_line_errors(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def one_line_errors(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
     """End a script with one line, and a non-zero exit code, when its input is at fault."""
 
     @functools.wraps(task)
-    def run(cfg: DictConfig) -> None:
+    def run(cfg: DictConfig) -> Result:
         try:
-            task(cfg)
+            return task(cfg)
         except (InputError, AdapterFileError) as error:
             sys.exit(f"error: {error}")
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nemo_ds2_adapters.adapters import fingerprint
 from nemo_ds2_adapters.training.prefix.cache import Key, PrefixCache
 
-COMPUTED_AT_ONCE = 16  # utterances
+COMPUTED_AT_ONCE = 32  # utterances; a recurrent layer takes a tenth less for each than with 16
 DATA_SETTINGS = ("trim", "channel_selector")  # of NeMo's dataset, beside those of its featurizer
 
 Item = tuple[Tensor, Tensor]  # activations [T', D] and tokens [U]

@@ -1,0 +1,83 @@
+"""Search for the settings of an adapter, scored for what it gains and for what is lost on the base's own domain.
+
+python examples/asr/asr_adapters/search_asr_adapter.py --multirun \
+    model.nemo_model=ds2.nemo \
+    model.train_ds.manifest_filepath=john/train.json \
+    model.validation_ds.manifest_filepath=john/validation.json \
+    search.base_manifest=base/validation.json
+
+What is searched over stands in conf/asr_adapters/asr_adaptation_hp.yaml, for the sweeper of Optuna, and in
+asr_adaptation_grid.yaml, for Hydra's own (--config-name=asr_adaptation_grid).
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+from hydra.core.hydra_config import HydraConfig
+from nemo.core.config import hydra_runner
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_ds2_adapters.adapters import enabled_adapters
+from nemo_ds2_adapters.adapters.restore import check_source, restore_model
+from nemo_ds2_adapters.training.adaptation import prepare, train_adapter
+from nemo_ds2_adapters.training.chosen_adapter import chosen_adapter
+from nemo_ds2_adapters.training.data import check_section, loader_config, read_section
+from nemo_ds2_adapters.training.evaluation import total_score, transcribe_section
+from nemo_ds2_adapters.training.script import check_keys, one_line_errors, quiet
+from nemo_ds2_adapters.training.search import Trial
+
+FOLDER = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters"
+CONFIGS = [FOLDER / f"{name}.yaml" for name in ("asr_adaptation", "asr_adaptation_grid", "asr_adaptation_hp")]
+
+
+@hydra_runner(config_path=str(FOLDER), config_name="asr_adaptation_hp")
+@one_line_errors
+def main(cfg: DictConfig) -> float:
+    check_keys(cfg, *CONFIGS)
+    quiet(cfg.log_level)
+    adapter = chosen_adapter(cfg.model.adapter)
+    check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
+    train, validation = read_section(cfg.model, "train_ds"), read_section(cfg.model, "validation_ds")
+    cfg.model.test_ds.manifest_filepath = cfg.search.base_manifest
+    base = read_section(cfg.model, "test_ds")
+    job = HydraConfig.get()
+    number = 0 if OmegaConf.is_missing(job.job, "num") else job.job.num
+    cfg.exp_manager.version = f"trial_{number}"
+
+    pl.seed_everything(cfg.seed)
+    trainer = pl.Trainer(**cfg.trainer)
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model, trainer)
+    check_section(base, model)
+    prepare(cfg, model, adapter, train, validation)
+    result = train_adapter(cfg, trainer, model, adapter)
+    result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
+    model.freeze()
+    wer_after, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
+    with enabled_adapters(model, None):
+        wer_before, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
+    trial = Trial(
+        number,
+        list(job.overrides.task),
+        result.wer_before,
+        result.wer_after,
+        wer_before,
+        wer_after,
+        result.epochs,
+        result.seconds,
+        cfg.search.max_base_loss / 100,
+    )
+    trial.append_to(Path(job.sweep.dir))
+    print(f"trial {number}: score {trial.score:.3f}")
+    return trial.score
+
+
+if __name__ == "__main__":
+    chosen = any(argument.startswith(("--config-name", "-cn", "hydra/sweeper=")) for argument in sys.argv)
+    if not chosen and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        sys.exit(
+            "error: the Optuna sweeper is missing: pip install 'nemo_ds2_adapters[search]', "
+            "or search a grid with --config-name=asr_adaptation_grid"
+        )
+    main()
