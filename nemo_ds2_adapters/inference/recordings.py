@@ -110,7 +110,7 @@ def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int
         for i, line in manifest_lines(manifest):
             yield _opened(f"{manifest}, line {i}", line, manifest, sample_rate)
         return
-    items = [audio] if isinstance(audio, str | os.PathLike | np.ndarray | Tensor) else list(audio)
+    items = list(audio) if isinstance(audio, list | tuple) else [audio]
     if not items:
         raise InputError("there is no audio: give at least one file, array or tensor")
     for number, item in enumerate(items):

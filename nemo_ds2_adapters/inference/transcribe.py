@@ -76,8 +76,8 @@ def transcribe(
     """
     if not isinstance(model, EncDecCTCModel):
         raise InputError(f"a {type(model).__name__} cannot be used: expected a NeMo CTC model")
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected at least 1")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
     check_window_seconds(max_seconds, overlap_seconds)
     if isinstance(store, str | os.PathLike):
         store = AdapterStore(store, create=False)

@@ -205,6 +205,7 @@ def test_short_recordings(talkative) -> None:
         ("two", {"adapter_key": "speaker"}, "adapter_key=speaker names a field of a manifest"),
         ([np.zeros((2, 9), np.float32)], {}, r"audio\[0\]: shape \(2, 9\), expected"),
         ([7], {}, r"audio\[0\]: int, expected"),
+        (None, {}, r"audio\[0\]: NoneType, expected"),
         ([np.full(9, np.nan, np.float32)], {}, "not finite"),
         ("nowhere.wav", {}, "nowhere.wav does not exist"),
         ("nowhere.json", {}, "nowhere.json: the manifest cannot be read"),

@@ -104,7 +104,13 @@ def test_the_model_as_it_is(call_script, config, texts, manifest: Path, tmp_path
         ({"adapter_store": "nowhere"}, "there is no adapter store"),
         ({"adapter_stor": "x"}, "the nearest known one is adapter_store"),
         ({"cuda": 99}, "cuda=99: there are"),
+        ({"cuda": "first"}, "cuda=first: expected a number"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": "many"}, "batch_size=many: expected a whole number"),
+        ({"timestamps": "yes"}, "timestamps=yes: expected true or false"),
+        ({"max_seconds": "long"}, "max_seconds=long: expected a number"),
+        ({"model_path": str(CONFIG)}, f"{CONFIG}: not a .nemo archive"),
+        ({"output_filename": f"{CONFIG}/out.json"}, "out.json: cannot be written"),
     ],
 )
 def test_wrong_settings(call_script, config, tmp_path: Path, changes: dict, message: str) -> None:

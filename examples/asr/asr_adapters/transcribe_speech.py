@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from nemo.core.config import hydra_runner
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adapters.restore import restore_model
 from nemo_ds2_adapters.errors import InputError
@@ -35,6 +35,7 @@ CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "transc
 def main(cfg: DictConfig) -> None:
     check_keys(cfg, CONFIG)
     quiet(cfg.log_level)
+    check_types(cfg)
     check_sources(cfg)
     audio, entries = read_input(cfg)
     output = output_path(cfg)
@@ -58,7 +59,6 @@ def main(cfg: DictConfig) -> None:
         progress=cfg.progress,
         on_error=errors.__setitem__,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", encoding="utf-8") as file:
         for entry, hypothesis in zip(entries, hypotheses):
             if hypothesis is not None:
@@ -68,6 +68,15 @@ def main(cfg: DictConfig) -> None:
     print(f"{len(entries) - len(errors)} of {len(entries)} utterances transcribed: {output}")
     if errors:
         sys.exit(1)
+
+
+def check_types(cfg: DictConfig) -> None:
+    """Refuse values of another type than the shipped config has."""
+    expected = {bool: "true or false", int: "a whole number", float: "a number"}
+    for key, default in OmegaConf.load(CONFIG).items():
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        if type(default) in expected and type(cfg[key]) not in kinds:
+            raise InputError(f"{key}={cfg[key]}: expected {expected[type(default)]}")
 
 
 def check_sources(cfg: DictConfig) -> None:
@@ -100,6 +109,10 @@ def output_path(cfg: DictConfig) -> Path:
     output = Path(cfg.output_filename or source.with_name(name))
     if output.exists() and output.samefile(source):
         raise InputError(f"output_filename={output}: would overwrite the input")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output_filename={output}: cannot be written ({error.strerror})") from None
     return output
 
 
@@ -107,6 +120,8 @@ def device(cuda: int | None) -> str:
     """NeMo's meaning of the key `cuda`."""
     if cuda is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(cuda, int):
+        raise InputError(f"cuda={cuda}: expected a number, or null")
     if cuda >= torch.cuda.device_count():
         raise InputError(f"cuda={cuda}: there are {torch.cuda.device_count()} CUDA devices, the first one is 0")
     return "cpu" if cuda < 0 else f"cuda:{cuda}"
