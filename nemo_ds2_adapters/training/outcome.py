@@ -21,7 +21,7 @@ class Adaptation:
     wer_before: float | None  # None without validation
     wer_after: float | None  # of what was kept
     epochs: int  # trained before the weights that were kept; 0: no epoch was better than the start, which was kept
-    history: list[dict[str, float]]  # `train_loss` of every epoch, and `val_wer`
+    history: list[dict[str, float]]  # of every epoch: `train_loss`, `val_wer`, `seconds`
     seconds: float
     model_path: Path | None = None  # the adapted `.nemo`
     path: Path | None = None  # the file of the adapter alone

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
+from nemo.collections.asr.modules import SpectrogramAugmentation
 
 from nemo_ds2_adapters.adapters import fingerprint, list_adapters
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
@@ -98,6 +99,16 @@ def test_spec_augment_is_applied_where_it_is_set(run, make_model, manifest: Path
     assert augmented.history[0]["train_loss"] != plain.history[0]["train_loss"]
     with pytest.raises(InputError, match="cache=required, but SpecAugment is on"):
         run(None, layers="all", hidden_dims=[4], cache="required", spec_augment=cfg)
+
+
+def test_spec_augment_of_the_base_is_left_out(make_model, manifest: Path, tmp_path: Path) -> None:
+    model = make_model()
+    model.spec_augmentation = SpectrogramAugmentation(freq_masks=1, freq_width=2)
+    settings = {**QUICK, "max_epochs": 2, "folds": 0, "exp_dir": str(tmp_path)}
+    result = adapt(model, "anna", manifest, cache="required", **settings)
+    assert model.spec_augmentation is None
+    seconds = [epoch["seconds"] for epoch in result.history]
+    assert seconds == sorted(seconds) and 0 < seconds[-1] <= result.seconds
 
 
 def test_kept_activations_are_used_by_a_later_run(run, tmp_path: Path, capsys) -> None:
