@@ -10,7 +10,8 @@ from nemo.collections.asr.models import ASRModel
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.adapters import delete_adapter, list_adapters
+from nemo_ds2_adapters.adapters import delete_adapter, enable_adapters, list_adapters
+from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adaptation import prepare, train_adapter
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
@@ -70,7 +71,8 @@ def adapt(
         adapter's file.
 
     Raises:
-        InputError: a setting, the name or the data are wrong; the model has no new adapter then.
+        InputError: a setting, the name or the data are wrong; the model has the adapters it had, and the same
+            ones are enabled.
     """
     cfg = config_with(settings)
     cfg.model.train_ds.manifest_filepath = os.fspath(train_manifest)
@@ -84,12 +86,15 @@ def adapt(
     model.set_trainer(trainer)
     adapter = ChosenAdapter(name)
     before = list_adapters(model)
+    enabled_before = enabled_names(model) if before else []
     try:
         prepare(cfg, model, adapter, train, validation)
         return train_adapter(cfg, trainer, model, adapter)
     except BaseException:
         for new in set(list_adapters(model)) - set(before):
             delete_adapter(model, new)
+        if before:
+            enable_adapters(model, enabled_before)
         raise
 
 

@@ -20,6 +20,7 @@ from nemo_ds2_adapters import (
     list_adapters,
 )
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
+from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 
 QUICK = {"accelerator": "cpu", "enable_progress_bar": False, "create_tensorboard_logger": False, "folds": 0}
@@ -99,6 +100,9 @@ def test_wrong_input_is_named_before_anything_changes(build, trainer, manifest: 
         AdapterTrainer(manifest, adapter_save_dir=tmp_path / "file").train(model, adapter_name="john")
     with pytest.raises(InputError, match="unknown setting hidden_dim, the nearest is hidden_dims"):
         trainer(hidden_dim=[4]).train(model, adapter_name="john")
+    with pytest.raises(InputError, match="warmup_steps=9"):
+        trainer(warmup_steps=9).train(model, 2, 1, adapter_name="john")
+    assert enabled_names(model) == ["default"]
     add_adapter(model, "second", MLPAdapterConfig(hidden_dims=[4]))
     copy_adapter(model, "second", "third")
     enable_adapters(model, ["second", "third"])
