@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adapters import enabled_adapters
 from nemo_ds2_adapters.adapters.restore import check_source, restore_model
+from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adaptation import prepare, train_adapter
 from nemo_ds2_adapters.training.chosen_adapter import chosen_adapter
 from nemo_ds2_adapters.training.data import check_section, loader_config, read_section
@@ -39,6 +40,10 @@ def main(cfg: DictConfig) -> float:
     quiet(cfg.log_level)
     adapter = chosen_adapter(cfg.model.adapter)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
+    if cfg.search.base_manifest is None:
+        raise InputError("search.base_manifest is not set; give a NeMo manifest of the base's own domain")
+    if not cfg.search.max_base_loss > 0:
+        raise InputError(f"search.max_base_loss={cfg.search.max_base_loss}: expected points of WER above 0")
     train, validation = read_section(cfg.model, "train_ds"), read_section(cfg.model, "validation_ds")
     cfg.model.test_ds.manifest_filepath = cfg.search.base_manifest
     base = read_section(cfg.model, "test_ds")
