@@ -4,61 +4,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
-from threading import Condition, Event
+from threading import Condition
 
-import torch
 from nemo.core import ModelPT
-from torch import Tensor
 
-from nemo_ds2_adapters.adapters.contents import check_finite
 from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.inference.loading import LoadedAdapter, Part, adapter_source
-from nemo_ds2_adapters.layers import WeightBank
+from nemo_ds2_adapters.inference.loading import Part, adapter_source
+from nemo_ds2_adapters.inference.residents import BankStatistics, Resident, Stack
 from nemo_ds2_adapters.modules.routing import RoutedBank, Routing, routed, routed_rows
-
-
-@dataclass(frozen=True)
-class BankStatistics:
-    """What a bank did since it was made."""
-
-    requests: int = 0  # users asked for, each once per batch
-    hits: int = 0  # of these, who was there in the current version, or was being loaded for another batch
-    loads: int = 0
-    evictions: int = 0  # users who made room for others
-    load_seconds: float = 0.0  # total time of all loads
-    resident: int = 0  # users, at this moment
-    capacity: int = 0  # users
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the requests that were hits, 1 if there were none."""
-        return self.hits / self.requests if self.requests else 1.0
-
-
-class _Stack:
-    """The weights of adapters of one architecture: a bank per site, with the same slots in each."""
-
-    def __init__(self, parts: Sequence[Part], capacity: int, like: Tensor) -> None:
-        self.parts = parts
-        self.banks = [WeightBank(part.network, capacity + 1, like.device, like.dtype) for part in parts]
-        self.free = list(range(capacity, 0, -1))
-
-
-@dataclass(eq=False)
-class _Resident:
-    """One user's adapter in a bank. Its slot is not given to another while it is in use."""
-
-    key: str
-    users: int = 0  # batches that run with it
-    is_ready: Event = field(default_factory=Event)  # loaded, or failed to
-    error: Exception | None = None
-    version: Hashable = None
-    checked: float = 0.0  # when its version was compared with the source's, seconds
-    stack: _Stack | None = None
-    slot: int = 0
 
 
 class AdapterBank:
@@ -97,9 +53,9 @@ class AdapterBank:
         self._model = model
         self._modules = (model.encoder, model.decoder)
         self._like = next(model.encoder.parameters())
-        self._stacks: dict[Hashable, _Stack] = {}
-        self._residents: OrderedDict[str, _Resident] = OrderedDict()  # least recently used first
-        self._leaving: set[_Resident] = set()  # replaced by a newer version while in use
+        self._stacks: dict[Hashable, Stack] = {}
+        self._residents: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
+        self._leaving: set[Resident] = set()  # replaced by a newer version while in use
         self._pinned: set[str] = set()
         self._counts = BankStatistics(capacity=capacity)
         self._changed = Condition()  # guards all of these; notified when a slot may have become free
@@ -159,7 +115,7 @@ class AdapterBank:
             self._pinned.difference_update(users)
             self._changed.notify_all()
 
-    def _routing(self, users: Sequence[str | None], residents: dict[str, _Resident]) -> Routing:
+    def _routing(self, users: Sequence[str | None], residents: dict[str, Resident]) -> Routing:
         sites: dict[str, list[RoutedBank]] = {}
         for stack in {id(r.stack): r.stack for r in residents.values()}.values():
             own = {key: resident.slot for key, resident in residents.items() if resident.stack is stack}
@@ -168,7 +124,7 @@ class AdapterBank:
                 sites.setdefault(part.site, []).append(RoutedBank(bank, part.adds, rows))
         return Routing(self._modules, len(users), sites)
 
-    def _acquire(self, keys: set[str], pin: bool = False) -> dict[str, _Resident]:
+    def _acquire(self, keys: set[str], pin: bool = False) -> dict[str, Resident]:
         """The users' residents, ready and in use by the caller, who must release them."""
         if len(keys) > self.capacity:
             raise InputError(f"{len(keys)} users in one batch, but capacity={self.capacity}: make the bank larger")
@@ -211,7 +167,7 @@ class AdapterBank:
                 raise
         return versions
 
-    def _reserve(self, keys: set[str], current: dict[str, Hashable]) -> tuple[dict[str, _Resident], list[_Resident]]:
+    def _reserve(self, keys: set[str], current: dict[str, Hashable]) -> tuple[dict[str, Resident], list[Resident]]:
         """Take all the users into use at once, or wait with none: two batches cannot wait for each other's slots."""
         now = time.monotonic()
         for key, version in current.items():
@@ -230,7 +186,7 @@ class AdapterBank:
         new = []
         for key in keys:
             if key not in self._residents:
-                self._residents[key] = _Resident(key)
+                self._residents[key] = Resident(key)
                 new.append(self._residents[key])
             self._residents[key].users += 1
             self._residents.move_to_end(key)
@@ -253,14 +209,14 @@ class AdapterBank:
         self._counts = replace(self._counts, evictions=self._counts.evictions + excess)
         return True
 
-    def _load(self, resident: _Resident) -> None:
+    def _load(self, resident: Resident) -> None:
         start = time.monotonic()
         try:
             resident.version, adapter = self._source.load(resident.key)
             with self._changed:
                 resident.stack = self._stack(adapter.parts)
                 resident.slot = resident.stack.free.pop()
-            self._write(resident.stack, resident.slot, resident.key, adapter)
+            resident.stack.write(resident.slot, resident.key, adapter)
         except Exception as error:
             self._fail(resident, error)
             return
@@ -270,25 +226,15 @@ class AdapterBank:
             self._counts = replace(self._counts, loads=self._counts.loads + 1, load_seconds=seconds)
         resident.is_ready.set()
 
-    def _stack(self, parts: tuple[Part, ...]) -> _Stack:
+    def _stack(self, parts: tuple[Part, ...]) -> Stack:
         signature = tuple(part.signature for part in parts)
         if signature not in self._stacks:
             for unused in [s for s, stack in self._stacks.items() if len(stack.free) == self.capacity]:
                 del self._stacks[unused]
-            with torch.inference_mode(False):  # else nobody could write to it outside of inference mode
-                self._stacks[signature] = _Stack(parts, self.capacity, self._like)
+            self._stacks[signature] = Stack(parts, self.capacity, self._like)
         return self._stacks[signature]
 
-    @staticmethod
-    def _write(stack: _Stack, slot: int, key: str, adapter: LoadedAdapter) -> None:
-        with torch.inference_mode(False), torch.no_grad():
-            for bank, state in zip(stack.banks, adapter.states):
-                dtype = next(iter(bank.weights.values())).dtype
-                converted = {name: value.to(dtype) for name, value in state.items()}
-                check_finite(key, [converted])  # a number may be too large for half precision
-                bank.write(slot, converted)
-
-    def _fail(self, resident: _Resident, error: Exception) -> None:
+    def _fail(self, resident: Resident, error: Exception) -> None:
         """Tell who waits for it that it cannot be had; nothing happens if it is ready, or has failed, already."""
         if not resident.is_ready.is_set():
             with self._changed:
@@ -304,14 +250,14 @@ class AdapterBank:
             self._leaving.add(resident)
             self._free_unused(resident)
 
-    def _release(self, residents: Iterable[_Resident]) -> None:
+    def _release(self, residents: Iterable[Resident]) -> None:
         with self._changed:
             for resident in residents:
                 resident.users -= 1
                 self._free_unused(resident)
             self._changed.notify_all()
 
-    def _free_unused(self, resident: _Resident) -> None:
+    def _free_unused(self, resident: Resident) -> None:
         if resident in self._leaving and not resident.users:
             self._leaving.remove(resident)
             if resident.stack is not None and resident.slot:
