@@ -38,8 +38,8 @@ def model(make_base):
 
 @pytest.fixture
 def path(model, linear, train, tmp_path) -> Path:
-    """A sound file of an adapter that the model does not have."""
-    add_adapter(model, "user", linear)
+    """A sound file of an adapter of one part, which the model does not have."""
+    add_adapter(model, "user", linear | {"layers": "first"})
     train(model, "user")
     save_adapter(model, "user", tmp_path / "adapter.pt", {"user_id": "x"})
     delete_adapter(model, "user")

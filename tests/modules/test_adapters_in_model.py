@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter, MLPAdapter, MLPAdapterConfig
 
 LINEAR_PATH = "nemo.collections.common.parts.adapter_modules.LinearAdapter"
-LINEAR = {"_target_": LINEAR_PATH, "dim": 5}
+LINEAR = {"_target_": LINEAR_PATH, "dim": 6}
 MLP = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [5, 4]}
 PLACEMENTS: list[Any] = ["first", "last", "all", [0], [1, 2], [2, 0]]
 POINTS = {"first": [0], "last": [3], "all": [1, 2, 3], "[0]": [1], "[1, 2]": [2, 3], "[2, 0]": [1, 3]}
@@ -41,9 +41,10 @@ def points_of(model: EncDecCTCModel, name: str) -> list[int]:
 def test_default_config_is_all_it_takes(model: EncDecCTCModel, batch: dict[str, Tensor], name: str) -> None:
     base = logprobs(model, batch)
     model.add_adapter(name, MLPAdapterConfig())
-    assert points_of(model, "user") == [0]
-    adapter = model.encoder.adapter_points["0"].adapter_layer["user"]
-    assert isinstance(adapter, MLPAdapter) and adapter.module[0].normalized_shape == (8,)
+    assert points_of(model, "user") == [1, 2, 3]  # after every recurrent layer
+    for point in model.encoder.adapter_points.values():
+        adapter = point.adapter_layer["user"]
+        assert isinstance(adapter, MLPAdapter) and adapter.module[0].normalized_shape == (5,)
     assert model.get_enabled_adapters() == model.encoder.get_enabled_adapters() == ["user"]
     assert torch.equal(logprobs(model, batch), base)
 
@@ -51,22 +52,24 @@ def test_default_config_is_all_it_takes(model: EncDecCTCModel, batch: dict[str, 
 @pytest.mark.parametrize(
     "cfg",
     [
-        pytest.param(LinearAdapterConfig(in_features=77, dim=5), id="wrong size"),
-        pytest.param(LinearAdapterConfig(in_features=MISSING, dim=5), id="missing size"),
+        pytest.param(LinearAdapterConfig(in_features=77, dim=6), id="wrong size"),
+        pytest.param(LinearAdapterConfig(in_features=MISSING, dim=6), id="missing size"),
         pytest.param(LINEAR, id="dict"),
         pytest.param({**LINEAR, "in_features": 77}, id="dict with size"),
         pytest.param({**LINEAR, "in_features": None}, id="dict with null"),
         pytest.param(OmegaConf.create({**LINEAR, "norm_position": "post", "dropout": 0.1}), id="DictConfig"),
-        pytest.param(OmegaConf.create({"cfg": {**LINEAR, "dim": "${size}"}, "size": 5}).cfg, id="interpolation"),
+        pytest.param(OmegaConf.create({"cfg": {**LINEAR, "dim": "${size}"}, "size": 6}).cfg, id="interpolation"),
     ],
 )
 def test_linear_adapter_of_nemo_needs_no_size(model: EncDecCTCModel, batch: dict[str, Tensor], cfg: Any) -> None:
     base = logprobs(model, batch)
     model.add_adapter("user", cfg)
-    adapter = model.encoder.adapter_points["0"].adapter_layer["user"]
-    assert isinstance(adapter, LinearAdapter)
-    assert {p.shape for p in adapter.parameters() if p.dim() == 2} == {(5, 8), (8, 5)}
-    assert model.cfg.adapters.user.in_features == 8
+    assert points_of(model, "user") == [1, 2, 3]
+    for point in model.encoder.adapter_points.values():
+        adapter = point.adapter_layer["user"]
+        assert isinstance(adapter, LinearAdapter)
+        assert {p.shape for p in adapter.parameters() if p.dim() == 2} == {(6, 5), (5, 6)}
+    assert model.cfg.adapters.user.in_features == 5
     assert torch.equal(logprobs(model, batch), base)
 
 
@@ -211,7 +214,7 @@ def test_new_adapter_has_precision_and_mode_of_the_encoder(training: bool) -> No
     encoder = DeepSpeech2EncoderAdapter(16, n_layers=1, d_model=4, conv_channels=[2, 2]).double().train(training)
     encoder.add_adapter("user", MLPAdapterConfig(dropout=0.5))
     assert {p.dtype for p in encoder.parameters()} == {torch.float64}
-    block = encoder.adapter_points["0"]
+    (block,) = encoder.adapter_points.values()
     assert {module.training for module in (block, *block.adapter_layer["user"].modules())} == {training}
     output, _ = encoder(audio_signal=torch.randn(1, 16, 9).double(), length=torch.tensor([9]))
     assert output.dtype == torch.float64 and encoder.get_enabled_adapters() == ["user"]

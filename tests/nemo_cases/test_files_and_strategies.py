@@ -160,4 +160,5 @@ def test_strategy_of_the_config_is_saved_and_restored(model: EncDecCTCModel, tmp
     model.save_to(str(tmp_path / "model.nemo"))
     restored = EncDecCTCModel.restore_from(str(tmp_path / "model.nemo"), map_location="cpu")
     for one in (model, restored):
-        assert one.encoder.adapter_points["0"].adapter_layer["user"].adapter_strategy.stochastic_depth == 0.25
+        points = one.encoder.adapter_points.values()
+        assert [p.adapter_layer["user"].adapter_strategy.stochastic_depth for p in points] == [0.25, 0.25]

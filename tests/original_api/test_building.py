@@ -50,8 +50,8 @@ def test_freezing_and_counting(build) -> None:
         ({"activation": "softsign"}, "softsign"),
         ({"rnn_type": "gur"}, "gur"),
         ({"num_rnn_layers": 0}, "n_layers=0"),
-        ({"use_adapter": True, "adapter_hidden_dims": []}, "expected 1 to 3 sizes"),
-        ({"use_adapter": True, "adapter_hidden_dims": [8, 8, 8, 8]}, "expected 1 to 3 sizes"),
+        ({"use_adapter": True, "adapter_hidden_dims": []}, "expected a list of 1 to 3 sizes"),
+        ({"use_adapter": True, "adapter_hidden_dims": [8, 8, 8, 8]}, "expected a list of 1 to 3 sizes"),
     ],
 )
 def test_wrong_arguments(build, arguments, message) -> None:
