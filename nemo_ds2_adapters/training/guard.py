@@ -17,7 +17,7 @@ from nemo_ds2_adapters.training.together import EpochScore, Member, Settings
 from nemo_ds2_adapters.training.together.stack import Parts
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
-LEAST_SHARE = 0.2  # of the base's wrong words
+LEAST_DEVIATIONS = 2.0  # standard deviations of a count of so many wrong words (Poisson)
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def fold_members(
 def decide(members: Sequence[Member], base: Sequence[EpochScore], words: int) -> Verdict:
     """Choose the number of epochs from the scores of `fold_members`.
 
-    The epoch is the one with the lowest loss, which tells epochs apart more finely than words do. It is accepted if it
-    has at least `LEAST_WORDS` and `LEAST_SHARE` fewer wrong words than the base: with less, in a minute of speech,
-    harm on other sentences of the person is about as likely as gain (docs/defaults.md).
+    The epoch is the one with the lowest loss, which tells epochs apart more finely than words do. It is accepted if the
+    base's wrong words become fewer by `LEAST_WORDS` and by `LEAST_DEVIATIONS` times the square root of their number.
+    With less, in half a minute of speech, harm on the person's other sentences is as likely as gain (docs/defaults.md).
 
     Args:
         members: trained.
@@ -118,7 +118,7 @@ def decide(members: Sequence[Member], base: Sequence[EpochScore], words: int) ->
     by_epoch = [total(scores) for scores in zip(*(member.scores for member in members))]
     best = min(range(len(by_epoch)), key=lambda epoch: by_epoch[epoch].loss)
     after = by_epoch[best]
-    if before.word_errors - after.word_errors >= max(LEAST_WORDS, LEAST_SHARE * before.word_errors):
+    if before.word_errors - after.word_errors >= max(LEAST_WORDS, LEAST_DEVIATIONS * before.word_errors**0.5):
         return Verdict(best + 1, words, before, after)
     return Verdict(0, words, before, None)
 

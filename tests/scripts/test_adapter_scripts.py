@@ -1,6 +1,7 @@
 """Training and evaluation as a person runs them."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def train(run_script, model: Path, name: str, manifest: Path, *overrides: str) -
         f"exp_manager.exp_dir={model.parent}",
         f"exp_manager.name={name}",
         "exp_manager.version=run",
+        "model.adapter.folds=0",  # the recordings are noise: cross-validation would keep the base
         *overrides,
     )
     assert finished.returncode == 0, finished.stderr
@@ -47,7 +49,8 @@ def test_train_twice_then_evaluate(run_script, restore, base_nemo: Path, manifes
     one_path, lines = train(
         run_script, base_nemo, "user_john", manifest, f"model.validation_ds.manifest_filepath={manifest}"
     )
-    assert lines[0].startswith("adapter user_john: validation WER ") and "->" in lines[0]
+    kept = r"adapter user_john: (\d+ epochs, validation WER .+ % -> .+ %, \d+ s|no epoch was better than the start.*)"
+    assert re.fullmatch(kept, lines[0])
     assert str(one_path) in lines[1] and one_path.is_file()
     assert torch.load(one_path.parent / "adapters.pt", weights_only=True)
     assert len(list(one_path.parent.glob("*.nemo"))) == 1
@@ -60,7 +63,7 @@ def test_train_twice_then_evaluate(run_script, restore, base_nemo: Path, manifes
         "model.adapter.adapter_type=linear",
         "model.adapter.linear.layers=all",
     )
-    assert lines[0] == "adapter user_j trained"
+    assert re.fullmatch(r"adapter user_j: 2 epochs, \d+ s", lines[0])
     base, one, two = restore(base_nemo), restore(one_path), restore(two_path)
     assert list_adapters(two) == ["user_john", "user_j"]
     assert_equal(base_weights(base), base_weights(two))
@@ -117,6 +120,7 @@ def test_a_persons_head(
         "model.adapter.mlp_head.hidden_dims=[8,6]",
         f"model.train_ds.manifest_filepath={manifest}",
         "trainer.max_epochs=1",
+        "model.adapter.folds=0",
         "exp_manager.exp_dir=.",
         "exp_manager.version=run",
     )
@@ -136,6 +140,7 @@ def test_a_persons_head(
     config.model.adapter.init_from = str(checkpoints / "adapters.pt")
     config.model.validation_ds.manifest_filepath = None
     config.model.optim.lr = 0.0
+    config.model.adapter.folds = 0
     del config.model.optim.sched
     config.exp_manager.version = "second"
     call_script(TRAIN, config)

@@ -32,12 +32,12 @@ class Scored:
 @pytest.mark.parametrize(
     ("base", "members", "epochs"),
     [
-        ([(10.0, 5)], [Scored((9.0, 4), (5.0, 1), (6.0, 0))], 2),  # lowest loss, not fewest words
+        ([(10.0, 6)], [Scored((9.0, 4), (5.0, 1), (6.0, 0))], 2),  # lowest loss, not fewest words
         ([(10.0, 5)], [Scored((9.0, 4))], 0),  # one word is chance
-        ([(10.0, 20)], [Scored((9.0, 17))], 0),  # so is less than a fifth
-        ([(10.0, 20)], [Scored((9.0, 16))], 1),
+        ([(10.0, 25)], [Scored((9.0, 16))], 0),  # so is less than two standard deviations
+        ([(10.0, 25)], [Scored((9.0, 15))], 1),
         ([(10.0, 0)], [Scored((1.0, 0))], 0),
-        ([(5.0, 3), (5.0, 3)], [Scored((4.0, 2), (2.0, 1)), Scored((1.0, 2), (9.0, 0))], 1),  # sums of all folds
+        ([(5.0, 3), (5.0, 6)], [Scored((4.0, 1), (2.0, 0)), Scored((1.0, 2), (9.0, 0))], 1),  # sums of all folds
     ],
 )
 def test_the_epoch_that_is_kept(base: list, members: list, epochs: int) -> None:
