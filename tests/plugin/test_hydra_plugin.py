@@ -1,5 +1,6 @@
 """Hydra scripts that never import this package: each test runs one in a process of its own."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from omegaconf import OmegaConf
 
 CHECKOUT = Path(__file__).parents[2]
 CONFIGS = CHECKOUT / "conf"
 SAMPLE_RATE = 16000  # Hz
+WITH_OPTUNA = importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
+NEED_OPTUNA = {"asr_adaptation_hp"}  # cannot be composed without the extra [search]
 TINY = ["model.encoder.n_layers=1", "model.encoder.d_model=8", "model.encoder.conv_channels=[2,2]"]
 
 BUILD = """
@@ -151,15 +155,17 @@ def test_script_that_knows_only_nemo_restores_trains_and_transcribes(tmp_path: P
 
 @pytest.mark.slow
 def test_every_config_is_found_by_name_with_and_without_its_folder(tmp_path: Path) -> None:
-    files = sorted(CONFIGS.glob("*/*.yaml"))
+    files = [file for file in sorted(CONFIGS.glob("*/*.yaml")) if WITH_OPTUNA or file.stem not in NEED_OPTUNA]
     assert files
     names = [name for file in files for name in (file.stem, f"{file.parent.name}/{file.stem}")]
     run(tmp_path, FIND_CONFIGS, *names)
     result = read_result(tmp_path)
     assert result["scanned_by_nemo"], "NeMo no longer scans for plugins while it is imported"
     for file in files:
-        assert "model" in result["keys"][file.stem]
-        assert result["keys"][f"{file.parent.name}/{file.stem}"]
+        own_keys = OmegaConf.load(file).keys() - {"defaults", "hydra"}
+        keys = result["keys"][file.stem]
+        assert keys and own_keys <= {*keys}
+        assert result["keys"][f"{file.parent.name}/{file.stem}"] == keys
 
 
 def test_app_without_nemo_is_left_alone(tmp_path: Path) -> None:
