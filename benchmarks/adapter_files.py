@@ -71,7 +71,7 @@ def milliseconds(task: Callable[[], object], rounds: int = 20, after: Callable[[
 
 def measure_file(model: EncDecCTCModel, path: Path) -> None:
     """Write, read and attach one file of a million parameters."""
-    add_adapter(model, "user", MLPAdapterConfig(hidden_dims=[800]))
+    add_adapter(model, "user", MLPAdapterConfig(hidden_dims=[800], layers="first"))
     parameters = sum(p.numel() for n, p in model.named_parameters() if ".adapter_layer." in n)
     fingerprint(model)
     write = milliseconds(lambda: save_adapter(model, "user", path))
