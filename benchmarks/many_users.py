@@ -17,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from nemo_ds2_adapters import AdapterStore, inspect_adapter
+from nemo_ds2_adapters import AdapterStore
+from nemo_ds2_adapters.adapters.reading import read_adapter_file
 from nemo_ds2_adapters.demo.corpus import DEMO_USERS, write_user_corpora
 from nemo_ds2_adapters.demo.run import BASE_MODEL, SCRIPTS
 
@@ -77,12 +77,12 @@ def main() -> None:
 
         store, difference = AdapterStore(folder / "store"), 0.0
         for user in alone:
-            path = folder / user / "run" / "checkpoints" / "adapters.pt"
-            (theirs,) = (torch.load(path, weights_only=True)[user],)
-            (mine,) = store.get(user).adapters.values()
-            about, wanted = store.get(user).info["metadata"], inspect_adapter(path)["metadata"]
+            alone_contents = read_adapter_file(folder / user / "run" / "checkpoints" / "adapters.pt")
+            mine_contents = store.get(user)
+            wanted, about = alone_contents.info["metadata"], mine_contents.info["metadata"]
             assert (about["epochs"], about["wer_after"]) == (wanted["epochs"], wanted["wer_after"]), (about, wanted)
-            for a, b in zip(theirs, mine.states):
+            ((theirs,), (mine,)) = alone_contents.adapters.values(), mine_contents.adapters.values()
+            for a, b in zip(theirs.states, mine.states):
                 difference = max(difference, *(float((a[key] - b[key]).abs().max()) for key in a))
     total = statistics.mean(alone.values()) * arguments.users
     table = Table(title=f"{arguments.users} users, {arguments.utterances} utterances each, demo base")

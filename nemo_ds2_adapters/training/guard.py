@@ -105,9 +105,9 @@ def fold_members(
 def decide(members: Sequence[Member], base: Sequence[EpochScore], words: int) -> Verdict:
     """Choose the number of epochs from the scores of `fold_members`.
 
-    The epoch is the one with the lowest loss, which tells epochs apart more finely than words do. It is accepted if the
-    base's wrong words become fewer by `LEAST_WORDS` and by `LEAST_DEVIATIONS` times the square root of their number.
-    With less, in half a minute of speech, harm on the person's other sentences is as likely as gain (docs/defaults.md).
+    The epoch is the one with the lowest loss, which tells epochs apart more finely than words do. It is accepted if
+    the base's wrong words become fewer by `LEAST_WORDS` and by `LEAST_DEVIATIONS` times the square root of their
+    number. With less, in half a minute of speech, harm on other sentences is as likely as gain (docs/defaults.md).
 
     Args:
         members: trained.
