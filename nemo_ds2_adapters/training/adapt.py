@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def adapt(
     validation = read_section(cfg.model, "validation_ds") if validation_manifest else None
     if not isinstance(model.encoder, AdapterModuleMixin):
         model.replace_adapter_compatible_modules()
+    cfg.exp_manager.version = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"  # NeMo's has seconds: too coarse for a loop
     pl.seed_everything(cfg.seed)
     trainer = pl.Trainer(**cfg.trainer)
     model.set_trainer(trainer)

@@ -4,7 +4,6 @@ import time
 
 import lightning.pytorch as pl
 from nemo.collections.asr.models import ASRModel
-from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
@@ -13,6 +12,7 @@ from nemo_ds2_adapters.training.adapter_setup import attach_adapter, change_voca
 from nemo_ds2_adapters.training.checkpoints import History, StopAfter, TrainedWeightsOnly
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
 from nemo_ds2_adapters.training.data import DataSection, check_section, loader_config
+from nemo_ds2_adapters.training.experiment import experiment
 from nemo_ds2_adapters.training.guard import Guard, Verdict, decide, fold_members
 from nemo_ds2_adapters.training.outcome import Adaptation, best_validation_wer, save, validation_wer
 from nemo_ds2_adapters.training.prefix import PrefixDataset
@@ -72,7 +72,6 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     has_validation = model._validation_dl is not None
     settings = cfg.model.adapter
     cfg.exp_manager.create_checkpoint_callback &= has_validation  # nothing to compare epochs by otherwise
-    log_dir = exp_manager(trainer, cfg.exp_manager)
     history = History()
     callbacks: list[pl.Callback] = [history, *([AverageEpochs()] if settings.average_epochs else [])]
     is_base_frozen = not settings.unfreeze_base and not cfg.model.char_labels.update_labels
@@ -81,7 +80,7 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
         model.strict_loading = False  # of checkpoints: the frozen weights are there already
     guard = Guard(model, plain_name(str(adapter.name)), settings.continue_existing)
     is_guarded = is_base_frozen and guard.can_restore()
-    with prefix_cached(trainer, model, settings) as data:
+    with experiment(trainer, cfg.exp_manager) as log_dir, prefix_cached(trainer, model, settings) as data:
         wer_before, wer_after, epochs = None, None, trainer.max_epochs
         if has_validation:
             with guard.compared_with():

@@ -1,6 +1,7 @@
 """Training an adapter: on stored activations as on recordings, and never worse than its start."""
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_weights_are_the_same_in_double_precision(run, adapter: str, more: dict)
 
 def test_regularisers_hold_the_adapter_near_the_base(run) -> None:
     def distance(**settings: object) -> float:
-        model, _ = run(None, layers="all", hidden_dims=[4], lr=0.03, **settings)
+        model, _ = run(None, layers="all", hidden_dims=[4], lr=0.03, folds=0, **settings)
         (_, part), *_ = adapter_parts(model, "anna")
         return float(part.module[-1].weight.detach().norm())
 
@@ -138,6 +139,13 @@ def test_no_epoch_better_than_the_base_keeps_the_base(run, batch) -> None:
         adapted = restored(**batch)[0]
         restored.set_enabled_adapters(enabled=False)
         assert torch.equal(adapted, restored(**batch)[0])
+
+
+def test_trainings_of_a_process_have_folders_of_their_own(make_model, manifest: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "exp_dir": str(tmp_path), "max_epochs": 1, "folds": 0, "layers": "last", "hidden_dims": [4]}
+    one, two = (adapt(make_model(), "anna", manifest, **settings) for _ in range(2))
+    assert one.model_path != two.model_path and one.model_path.is_file() and two.model_path.is_file()
+    assert "NEMO_EXPM_VERSION" not in os.environ
 
 
 def test_unknown_settings_are_named(make_model, manifest: Path) -> None:
