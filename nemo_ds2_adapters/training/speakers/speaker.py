@@ -87,7 +87,9 @@ def _user_id(line: ManifestLine, speaker_key: str) -> str:
     value = entry.get(speaker_key) if isinstance(entry, dict) else None
     if value is None:
         raise InputError(f"{line.place}: no field {speaker_key!r}; set model.adapter.speaker_key")
-    return check_user_id(str(value) if isinstance(value, int) else value, f"{line.place}: {speaker_key}")
+    if not isinstance(value, str):  # evaluation and transcription do not take it for a user id either
+        raise InputError(f"{line.place}: {speaker_key}={value!r}, expected text that names a user")
+    return check_user_id(value, f"{line.place}: {speaker_key}")
 
 
 def _said_twice(speaker: Speaker) -> str | None:

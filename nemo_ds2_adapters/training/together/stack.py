@@ -66,7 +66,7 @@ def installed(model: ASRModel, name: str, parts: Parts) -> Iterator[None]:
 
 
 def _stack(block: nn.Module, modules: Sequence[nn.Module]) -> RemovableHandle:
-    template = copy.deepcopy(modules[0]).eval()
+    template = modules[0].eval()  # for its structure; in training mode vmap refuses even a dropout of 0
     names = [name for name, _ in template.named_parameters()]
 
     def run(x: Tensor, *weights: Tensor) -> Tensor:

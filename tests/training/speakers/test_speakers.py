@@ -181,6 +181,12 @@ def test_settings_that_do_not_fit(run, lines: list[dict], tmp_path: Path, settin
         run(write_manifest(tmp_path / "all.json", lines), AdapterStore(tmp_path / "store"), **settings)
 
 
+def test_a_speaker_that_is_not_text(run, lines: list[dict], tmp_path: Path) -> None:
+    lines[3]["speaker"] = 123
+    with pytest.raises(InputError, match=r"all.json, line 4: speaker=123, expected text that names a user"):
+        run(write_manifest(tmp_path / "all.json", lines), AdapterStore(tmp_path / "store"))
+
+
 def test_a_line_without_speaker(run, lines: list[dict], tmp_path: Path) -> None:
     del lines[3]["speaker"]
     with pytest.raises(InputError, match=r"all.json, line 4: no field 'speaker'; set model.adapter.speaker_key"):
