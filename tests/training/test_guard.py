@@ -98,6 +98,12 @@ def test_one_utterance_is_too_little(make_model, manifest: Path, tmp_path: Path)
     assert adapt(make_model(), "anna", one, exp_dir=str(tmp_path), folds=0, **QUICK).epochs == 3
 
 
+@pytest.mark.parametrize("folds", [1, -3])
+def test_one_fold_cannot_take_turns(make_model, manifest: Path, tmp_path: Path, folds: int) -> None:
+    with pytest.raises(InputError, match=f"model.adapter.folds={folds}: at least 2 parts must take turns"):
+        adapt(make_model(), "anna", manifest, exp_dir=str(tmp_path), folds=folds, **QUICK)
+
+
 def test_settings_that_do_not_go_with_cross_validation(make_model, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="use_semi_sorted_batching=False does not go with cross-validation"):
         adapt(make_model(), "anna", manifest, exp_dir=str(tmp_path), use_semi_sorted_batching=False, **QUICK)

@@ -75,8 +75,8 @@ def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store:
 
 def _check(cfg: DictConfig, trainer: pl.Trainer) -> None:
     adapter, precision = cfg.model.adapter, trainer.precision_plugin
-    if adapter.folds < 2:
-        raise InputError(f"model.adapter.folds={adapter.folds}: at least 2 parts must take turns")
+    if adapter.users_at_once < 1:
+        raise InputError(f"model.adapter.users_at_once={adapter.users_at_once}: expected at least 1")
     if adapter.cache_dir is not None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
     if adapter.init_from is not None or adapter.continue_existing or adapter.unfreeze_base:

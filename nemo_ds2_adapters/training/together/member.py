@@ -53,6 +53,8 @@ class Settings:
                     f"{key}={value} does not go with cross-validation, which needs {wanted}: give "
                     "model.validation_ds.manifest_filepath, or set model.adapter.folds=0"
                 )
+        if adapter.folds < 2:
+            raise InputError(f"model.adapter.folds={adapter.folds}: at least 2 parts must take turns")
         return cls(
             optim=OmegaConf.to_container(cfg.model.optim, resolve=True),  # type: ignore[arg-type]
             batch_size=data.batch_size,

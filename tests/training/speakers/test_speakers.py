@@ -171,6 +171,7 @@ def test_kept_activations_go_with_the_user(run, lines: list[dict], tmp_path: Pat
     ("settings", "message"),
     [
         ({"folds": 1}, "model.adapter.folds=1: at least 2"),
+        ({"users_at_once": 0}, "model.adapter.users_at_once=0: expected at least 1"),
         ({"cache_dir": "somewhere"}, "set model.adapter.keep_activations=true instead"),
         ({"unfreeze_base": True}, "are for one adapter"),
         ({"precision": "bf16-mixed"}, "trainer.precision=bf16-mixed: many speakers are adapted in 32-true or 64-true"),
