@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from nemo_ds2_adapters.layers.gru import run_gru
 from nemo_ds2_adapters.layers.masking import reverse_frames
 from nemo_ds2_adapters.layers.norm import MaskedBatchNorm
 
@@ -71,7 +72,10 @@ class RecurrentLayer(nn.Module):
         # Not only where a gradient is needed: the two ways differ in the last bit, and a base must compute the
         # same whatever part of it is frozen.
         if torch.is_grad_enabled() and x.device.type == "cpu":
-            x = self._run_padded(x, lengths, mask)
+            if isinstance(self.rnn, nn.GRU) and not torch.is_autocast_enabled("cpu"):
+                x = run_gru(self.rnn, x, cpu_lengths)
+            else:
+                x = self._run_padded(x, lengths, mask)
         else:
             x = self._run_packed(x, cpu_lengths)
         if self.sums_directions:
