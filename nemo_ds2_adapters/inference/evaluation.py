@@ -1,16 +1,15 @@
 """Each utterance with its user's adapter and with the base, from one pass through the model."""
 
-import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kaldialign import edit_distance
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
+from nemo_ds2_adapters.error_counts import character_errors, composed, word_errors
 from nemo_ds2_adapters.inference.bank import AdapterBank
 from nemo_ds2_adapters.inference.batches import Failures, run_recordings, serving
 from nemo_ds2_adapters.inference.decoding import Decoder
@@ -121,20 +120,18 @@ def base_and_personal(
 
 
 def _score(recording: Recording, user: str, reference: str, base: str, adapted: str) -> PairedScore:
-    # A model that writes graphemes writes another Unicode form than people do.
-    reference, base, adapted = (unicodedata.normalize("NFC", text) for text in (reference, base, adapted))
-    words, characters = ([split(text) for text in (reference, base, adapted)] for split in (str.split, list))
+    reference = composed(reference)
     return PairedScore(
         user=user,
         audio_filepath=str(recording.source),
         duration=recording.seconds,
         reference=reference,
-        base_hypothesis=base,
-        adapted_hypothesis=adapted,
-        words=len(words[0]),
-        base_word_errors=edit_distance(words[0], words[1])["total"],
-        adapted_word_errors=edit_distance(words[0], words[2])["total"],
-        characters=len(characters[0]),
-        base_character_errors=edit_distance(characters[0], characters[1])["total"],
-        adapted_character_errors=edit_distance(characters[0], characters[2])["total"],
+        base_hypothesis=composed(base),
+        adapted_hypothesis=composed(adapted),
+        words=len(reference.split()),
+        base_word_errors=word_errors(base, reference),
+        adapted_word_errors=word_errors(adapted, reference),
+        characters=len(reference),
+        base_character_errors=character_errors(base, reference),
+        adapted_character_errors=character_errors(adapted, reference),
     )

@@ -100,14 +100,14 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         """
         routing = active_routing(self, len(encoder_output))
         head = self.enabled_head()
-        frames, is_real = self._frames(encoder_output)
+        frames = self._frames(encoder_output)
         if routing is not None:
-            return self._log_probs(routing.apply(DECODER_LOGITS, frames, self._base_logits(frames, is_real)))
+            return self._log_probs(routing.apply(DECODER_LOGITS, frames, self._base_logits(frames, encoder_output)))
         if head is None:
-            return self._log_probs(self._base_logits(frames, is_real))
+            return self._log_probs(self._base_logits(frames, encoder_output))
         if head.mode == "replace":
             return self._log_probs(head(frames))
-        return self._log_probs(self._base_logits(frames, is_real) + head(frames))
+        return self._log_probs(self._base_logits(frames, encoder_output) + head(frames))
 
     _forward = forward  # NeMo's export puts forward_for_export in its place
 
@@ -116,8 +116,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         log_probs = self._forward(encoder_output=encoder_output)
         lengths = getattr(encoder_output, "encoded_lengths", None)
         if lengths is None:  # of an encoder that is not ours
-            _, is_real = self._frames(encoder_output)
-            lengths = is_real.sum((1, 2))
+            lengths = _real_frames(encoder_output).sum((1, 2))
         return ((log_probs, lengths),)  # NeMo takes the first output
 
     def forward_both(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,8 +128,8 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         head = self.enabled_head()
         if head is None:
             raise InputError("there is no personal output: enable a head adapter (MLPHeadAdapter) first")
-        frames, is_real = self._frames(encoder_output)
-        base, own = self._base_logits(frames, is_real), head(frames)
+        frames = self._frames(encoder_output)
+        base, own = self._base_logits(frames, encoder_output), head(frames)
         return self._log_probs(base), self._log_probs(own if head.mode == "replace" else base + own)
 
     def enabled_head(self) -> MLPHeadAdapter | None:
@@ -145,18 +144,16 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
             raise InputError(f"head adapters {', '.join(heads)} are enabled, but only one can run: disable the others")
         return self.adapter_layer[heads[0]] if heads else None
 
-    def _frames(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
-        """What the output layer and a head adapter work on, `[B, T, feat_in]`, and `[B, T, 1]`: no padding."""
+    def _frames(self, encoder_output: Tensor) -> Tensor:
+        """What the output layer and a head adapter work on, `[B, T, feat_in]`."""
         # Contiguous: otherwise torch multiplies in a way that depends on the layout and on what is frozen.
         x = encoder_output.transpose(1, 2).contiguous()
-        # All frames up to the last one with a value; before adapters, which do not keep padding zero.
-        is_real = x.ne(0).any(dim=-1, keepdim=True).long().flip(1).cumsum(1).flip(1) > 0
         routing = active_routing(self, len(x))
         if routing is not None:
             x = routing.apply(DECODER_FEATURES, x, x)
         elif self.is_adapter_available():
             x = self.forward_enabled_adapters(x)
-        return x, is_real
+        return x
 
     def forward_single_enabled_adapter_(
         self, input: Tensor, adapter_module: nn.Module, *, adapter_name: str, adapter_strategy: Any
@@ -168,9 +165,9 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
             input, adapter_module, adapter_name=adapter_name, adapter_strategy=adapter_strategy
         )
 
-    def _base_logits(self, frames: Tensor, is_real: Tensor) -> Tensor:
+    def _base_logits(self, frames: Tensor, encoder_output: Tensor) -> Tensor:
         if isinstance(self.norm, MaskedBatchNorm):
-            frames = self.norm(frames, is_real)
+            frames = self.norm(frames, _real_frames(encoder_output))
         elif self.norm is not None:
             frames = self.norm(frames)
         return self.output(frames)
@@ -220,6 +217,12 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
                 "delete them first (delete_adapter), or take the base without them"
             )
         return super().to_config_dict()
+
+
+def _real_frames(encoder_output: Tensor) -> Tensor:
+    """`[B, feat_in, T]` -> `[B, T, 1]`: all frames up to the last one with a value; an encoder's padding has none."""
+    has_value = encoder_output.ne(0).any(dim=1).unsqueeze(-1)
+    return has_value.long().flip(1).cumsum(1).flip(1) > 0
 
 
 @dataclass

@@ -40,6 +40,7 @@ SECTIONS = {
         "l2_weight",
         "average_epochs",
         "folds",
+        "patience",
     ),
     "model.train_ds": ("batch_size", "num_workers", "use_semi_sorted_batching", "shuffle"),
     "model.optim": ("lr", "weight_decay", "betas", "sched"),

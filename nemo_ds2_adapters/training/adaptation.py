@@ -3,6 +3,7 @@
 import time
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
 from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
@@ -11,16 +12,17 @@ from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adapter_setup import attach_adapter, change_vocabulary, plain_name, train_only
 from nemo_ds2_adapters.training.checkpoints import History, StopAfter, TrainedWeightsOnly
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
+from nemo_ds2_adapters.training.cross_validation import Trial, Verdict, cross_validate, fold_members
 from nemo_ds2_adapters.training.data import DataSection, check_section, loader_config
 from nemo_ds2_adapters.training.experiment import experiment
-from nemo_ds2_adapters.training.guard import Guard, Verdict, decide, fold_members
+from nemo_ds2_adapters.training.guard import Guard
 from nemo_ds2_adapters.training.outcome import Adaptation, best_validation_wer, save, validation_wer
 from nemo_ds2_adapters.training.prefix import PrefixDataset
 from nemo_ds2_adapters.training.prefix.use import prefix_cached
 from nemo_ds2_adapters.training.regularise import AverageEpochs, regularised
 from nemo_ds2_adapters.training.sampler import use_seeded_batches
 from nemo_ds2_adapters.training.seeds import seeded
-from nemo_ds2_adapters.training.together import Settings, copied_parts, score, train_together
+from nemo_ds2_adapters.training.together import Settings, Together, copied_parts, score
 
 
 def prepare(
@@ -75,6 +77,8 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     history = History()
     callbacks: list[pl.Callback] = [history, *([AverageEpochs()] if settings.average_epochs else [])]
     is_base_frozen = not settings.unfreeze_base and not cfg.model.char_labels.update_labels
+    if has_validation and settings.patience is not None:
+        callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
     if is_base_frozen:
         callbacks.append(TrainedWeightsOnly())
         model.strict_loading = False  # of checkpoints: the frozen weights are there already
@@ -86,7 +90,7 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
             with guard.compared_with():
                 wer_before = validation_wer(trainer, model)
         elif is_guarded and settings.folds and data is not None:
-            verdict = cross_validate(model, data, guard, settings.folds, Settings.from_config(cfg))
+            verdict = try_out(model, data, guard, settings.folds, Settings.from_config(cfg))
             wer_before, wer_after, epochs = verdict.wer_before, verdict.wer_after, verdict.epochs
         else:
             print("no validation data and no cross-validation: nothing tells whether the adapter helps")
@@ -105,7 +109,7 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     return save(result, trainer, model, log_dir, cfg)
 
 
-def cross_validate(model: ASRModel, data: PrefixDataset, guard: Guard, folds: int, settings: Settings) -> Verdict:
+def try_out(model: ASRModel, data: PrefixDataset, guard: Guard, folds: int, settings: Settings) -> Verdict:
     """Train without each fold in turn, and say for how many epochs to train on everything.
 
     Raises:
@@ -119,11 +123,11 @@ def cross_validate(model: ASRModel, data: PrefixDataset, guard: Guard, folds: in
     with guard.compared_with():
         base = score(model, data, utterances)
     members = fold_members(copied_parts(model, guard.name), data, utterances, folds, settings)
-    with tqdm(
-        total=settings.max_epochs, desc=f"{len(members)}-fold cross-validation", unit="epoch", leave=False
-    ) as bar:
-        train_together(model, data, guard.name, members, on_epoch=bar.update)
-    return decide(members, base, data.words(utterances))
+    trial = Trial(members, base, data.words(utterances))
+    bar_settings = {"desc": f"{len(members)}-fold cross-validation", "unit": "epoch", "leave": False}
+    with tqdm(total=settings.max_epochs, **bar_settings) as bar:
+        (verdict,) = cross_validate(Together(model, data, guard.name), [trial], on_epoch=bar.update)
+    return verdict
 
 
 def best_epoch(epochs: list[dict[str, float]]) -> int:

@@ -1,6 +1,5 @@
 """Scores of a model on a manifest, utterance by utterance."""
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,8 @@ import lightning.pytorch as pl
 from nemo.collections.asr.metrics.wer import word_error_rate_detail
 from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, open_dict
+
+from nemo_ds2_adapters.error_counts import composed
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ def _text(hypothesis: object) -> str:
 
 
 def _score(entry: Any, hypothesis: str) -> Score:
-    # A model that writes graphemes writes another Unicode form than people do.
-    reference, hypothesis = (unicodedata.normalize("NFC", text) for text in (entry.text_raw, hypothesis))
+    reference, hypothesis = composed(entry.text_raw), composed(hypothesis)
     wer = cer = None
     if reference.split():
         wer, *_ = word_error_rate_detail([hypothesis], [reference])

@@ -9,8 +9,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo_ds2_adapters.adapters import add_adapter, enabled_adapters
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training import adapt
-from nemo_ds2_adapters.training.guard import Guard, decide
-from nemo_ds2_adapters.training.together import EpochScore
+from nemo_ds2_adapters.training.guard import Guard
 
 QUICK = {
     "batch_size": 2,
@@ -20,31 +19,6 @@ QUICK = {
     "hidden_dims": [4],
     "create_tensorboard_logger": False,
 }
-
-
-class Scored:
-    """A member's scores, one per epoch."""
-
-    def __init__(self, *scores: tuple[float, int]) -> None:
-        self.scores = [EpochScore(loss, words, 0) for loss, words in scores]
-
-
-@pytest.mark.parametrize(
-    ("base", "members", "epochs"),
-    [
-        ([(10.0, 6)], [Scored((9.0, 4), (5.0, 1), (6.0, 0))], 2),  # lowest loss, not fewest words
-        ([(10.0, 5)], [Scored((9.0, 4))], 0),  # one word is chance
-        ([(10.0, 25)], [Scored((9.0, 16))], 0),  # so is less than two standard deviations
-        ([(10.0, 25)], [Scored((9.0, 15))], 1),
-        ([(10.0, 0)], [Scored((1.0, 0))], 0),
-        ([(5.0, 3), (5.0, 6)], [Scored((4.0, 1), (2.0, 0)), Scored((1.0, 2), (9.0, 0))], 1),  # sums of all folds
-    ],
-)
-def test_the_epoch_that_is_kept(base: list, members: list, epochs: int) -> None:
-    verdict = decide(members, [EpochScore(loss, words, 0) for loss, words in base], words=20)
-    assert verdict.epochs == epochs
-    assert verdict.wer_before == sum(words for _, words in base) / 20
-    assert verdict.wer_after <= verdict.wer_before
 
 
 @pytest.mark.parametrize("kind", ["MLPAdapter", "MLPHeadAdapter", "LinearAdapter"])

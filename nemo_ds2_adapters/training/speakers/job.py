@@ -11,11 +11,12 @@ from torch import Tensor
 
 from nemo_ds2_adapters.adapters import AdapterStore, delete_adapter, fingerprint
 from nemo_ds2_adapters.adapters.blocks import adapter_parts, adapters_cfg
-from nemo_ds2_adapters.training.guard import Guard, Verdict
+from nemo_ds2_adapters.training.cross_validation import Verdict
+from nemo_ds2_adapters.training.guard import Guard
 from nemo_ds2_adapters.training.speakers.report import SpeakerResult
 from nemo_ds2_adapters.training.speakers.speaker import Speaker
 from nemo_ds2_adapters.training.together import Member, copied_parts
-from nemo_ds2_adapters.training.together.stack import Parts
+from nemo_ds2_adapters.training.together.parts import Parts
 
 TEMPLATE = "speaker"  # the attached adapter that the speakers' are copies of
 LAST_VERSION = "speaker_last"  # a speaker's last version, while it is read
@@ -65,12 +66,12 @@ def keep(
     Args:
         job: whose it is.
         verdict: after how many epochs.
-        member: trained on everything.
+        member: trained on everything for as many epochs, none if the start is kept.
         metadata: for the file, beside the result.
         model: with the template, which is lent to the adapter.
         store: where it goes.
     """
-    weights = member.weights[verdict.epochs - 1] if verdict.epochs else member.start
+    weights = member.saved()
     if not all(torch.isfinite(weight).all() for weight in weights):
         return result_of(job.speaker, "skipped", problem="training did not converge, weights are not finite")
     reached = {"wer_before": verdict.wer_before, "wer_after": verdict.wer_after, "epochs": verdict.epochs}

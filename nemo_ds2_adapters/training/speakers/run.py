@@ -4,8 +4,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import chain
 
 import lightning.pytorch as pl
 from lightning.pytorch.plugins import DoublePrecision, Precision
@@ -17,15 +15,15 @@ from nemo_ds2_adapters.adapters import AdapterStore, delete_adapter, enable_adap
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adapter_setup import attach_adapter
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
-from nemo_ds2_adapters.training.guard import Verdict, decide, fold_members
+from nemo_ds2_adapters.training.cross_validation import Trial, Verdict, cross_validate, fold_members
 from nemo_ds2_adapters.training.prefix import PrefixDataset, why_not_exact
 from nemo_ds2_adapters.training.seeds import seeded
 from nemo_ds2_adapters.training.speakers.data import speakers_data, utterances_of
 from nemo_ds2_adapters.training.speakers.job import TEMPLATE, Job, finished, job_for, keep, result_of, template_config
 from nemo_ds2_adapters.training.speakers.report import SpeakerResult
 from nemo_ds2_adapters.training.speakers.speaker import Speaker, check_speaker, read_speakers
-from nemo_ds2_adapters.training.together import Member, Settings, score, train_together
-from nemo_ds2_adapters.training.together.stack import installed
+from nemo_ds2_adapters.training.together import Member, Settings, Together, score
+from nemo_ds2_adapters.training.together.parts import installed
 
 MANIFEST_KEY = "model.train_ds.manifest_filepath"
 BAR = "{desc}{percentage:3.0f} %|{bar}| {n:.0f}/{total} users [{elapsed}, {remaining} left]"
@@ -102,9 +100,12 @@ def _adapt(
         elif speaker.problem is None:
             pending.append(speaker)
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR) as bar:
+
+        def progress(running: int) -> None:
+            bar.update(running / (2 * settings.max_epochs))  # each runs in the folds first, then on everything
+
         for first in range(0, len(pending), adapter.users_at_once):
             group = pending[first : first + adapter.users_at_once]
-            progress = partial(bar.update, len(group) / settings.max_epochs)
             with speakers_data(cfg.model, model, store, group) as data:
                 jobs = [job_for(speaker, utterances_of(speaker, data), model, store) for speaker in group]
                 enable_adapters(model, TEMPLATE)
@@ -118,6 +119,7 @@ def _adapt(
                     "seconds_of_speech": job.speaker.seconds,
                 }
                 results[job.speaker.user_id] = keep(job, verdict, member, metadata, model, store)
+            bar.update(len(results) - bar.n)  # some took fewer epochs
     return results
 
 
@@ -127,18 +129,21 @@ def _train(
     model: ASRModel,
     settings: Settings,
     folds: int,
-    on_epoch: Callable[[], object],
+    progress: Callable[[int], object],
 ) -> list[tuple[Verdict, Member]]:
-    """For each job, what cross-validation says, and the adapter trained on everything."""
-    before, folded, whole = [], [], []
+    """For each job, what cross-validation says, and the adapter trained on everything for as many epochs."""
+    trials, whole = [], []
     for job in jobs:
         with installed(model, TEMPLATE, job.start) if job.continued else enabled_adapters(model, None):
-            before.append(score(model, data, job.utterances))
-        folded.append(fold_members(job.start, data, job.utterances, folds, settings))
+            base = score(model, data, job.utterances)
+        members = fold_members(job.start, data, job.utterances, folds, settings)
+        trials.append(Trial(members, base, data.words(job.utterances)))
         durations = data.durations(job.utterances)
         whole.append(Member(copy.deepcopy(job.start), job.utterances, durations, [], settings))
-    train_together(model, data, TEMPLATE, [*chain(*folded), *whole], on_epoch)
-    return [
-        (decide(members, scores, data.words(job.utterances)), member)
-        for job, members, scores, member in zip(jobs, folded, before, whole)
-    ]
+    together = Together(model, data, TEMPLATE)
+    verdicts = cross_validate(together, trials, progress)
+    results = list(zip(verdicts, whole))
+    while running := [member for verdict, member in results if member.epochs < verdict.epochs]:
+        together.train_epoch(running)
+        progress(len(running))
+    return results

@@ -1,7 +1,7 @@
 """Many adapters trained at once."""
 
-from nemo_ds2_adapters.training.together.loop import score, train_together
-from nemo_ds2_adapters.training.together.member import EpochScore, Member, Settings
-from nemo_ds2_adapters.training.together.stack import copied_parts
+from nemo_ds2_adapters.training.together.loop import Together, score
+from nemo_ds2_adapters.training.together.member import CTCScore, Member, Settings
+from nemo_ds2_adapters.training.together.parts import copied_parts
 
-__all__ = ["EpochScore", "Member", "Settings", "copied_parts", "score", "train_together"]
+__all__ = ["CTCScore", "Member", "Settings", "Together", "copied_parts", "score"]

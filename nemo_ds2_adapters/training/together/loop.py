@@ -1,8 +1,9 @@
 """Many adapters trained at once on one frozen base, each as if it were alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,173 +11,188 @@ from nemo.collections.asr.models import ASRModel
 from torch import Tensor
 
 from nemo_ds2_adapters.adapters import enabled_adapters
+from nemo_ds2_adapters.error_counts import character_errors, word_errors
 from nemo_ds2_adapters.training.prefix import Item, PrefixDataset
 from nemo_ds2_adapters.training.regularise import distance_to, divergence
-from nemo_ds2_adapters.training.together.member import EpochScore, Member
-from nemo_ds2_adapters.training.together.stack import can_stack, installed, stacked
-from nemo_ds2_adapters.training.together.words import character_errors, texts, word_errors
+from nemo_ds2_adapters.training.together.member import CTCScore, Member
+from nemo_ds2_adapters.training.together.parts import can_share_batch, installed, side_by_side
 
 EMPTY_ROW_FRAMES = 1  # of rows that fill a member's share of a batch
-AT_ONCE = 32  # utterances, where the base runs
+BASE_ROWS = 32  # utterances, where the base runs
+# Rows of members that share a batch. A recurrent layer's time is that of its steps, nearly whatever the rows; where
+# none comes after the adapters, more rows only leave the processor's cache.
+ROWS, ROWS_WITHOUT_RECURRENCE = 64, 8
 
+T = TypeVar("T")
 Share = tuple[Member, list[int]]  # utterances that a member is trained or scored on
 
 
-def train_together(
-    model: ASRModel,
-    data: PrefixDataset,
-    name: str,
-    members: Sequence[Member],
-    on_epoch: Callable[[], object] = lambda: None,
-) -> None:
-    """Train every member to the end, score it on its held-out utterances and keep its weights after every epoch.
+class Output(NamedTuple):
+    """Of one member's rows."""
 
-    The frozen part that comes after the adapters runs on the rows of all members at once, which costs little more than
-    running it on those of one: a recurrent layer's time is that of its steps. A member's losses, gradients, clipping,
-    optimiser and batches are its own, so its result is that of training it alone, up to rounding. Adapters that cannot
-    be stacked (in the decoder, with dropout) take turns, each with random numbers of its own.
+    log_probs: Tensor  # [B, T, V]
+    lengths: Tensor  # [B], real frames
+    targets: Tensor  # [B, U]
+    target_lengths: Tensor  # [B]
+
+
+class Together:
+    """The training of adapters of one architecture.
+
+    The frozen part that comes after the adapters runs on the rows of several members at once. A member's losses,
+    gradients, clipping, optimiser and batches are its own, so its result is that of training it alone, up to rounding.
+    Adapters that cannot share a batch (in the decoder, with dropout) take turns, each with random numbers of its own.
 
     Args:
         model: frozen, in eval mode.
         data: activations of the point of the members' first adapters, in the cache.
         name: of an attached adapter with the members' architecture, which is left as it is.
-        members: of one architecture, trained for the same number of epochs.
-        on_epoch: called after every epoch.
     """
-    base = _base_log_probs(model, data, members)
-    with enabled_adapters(model, None):
-        for epoch in range(members[0].settings.max_epochs):
-            for batches in zip_longest(*(member.batches(epoch) for member in members)):
+
+    def __init__(self, model: ASRModel, data: PrefixDataset, name: str) -> None:
+        self._model, self._data, self._name = model, data, name
+        self._rows = ROWS if data.point < model.encoder.n_layers else ROWS_WITHOUT_RECURRENCE
+        self._base_log_probs: dict[int, Tensor] = {}  # [T', V], of utterances of members that are held to them
+
+    def train_epoch(self, members: Sequence[Member]) -> None:
+        """Train every member for its next epoch."""
+        self._compute_base(members)
+        with enabled_adapters(self._model, None):
+            for batches in zip_longest(*(member.batches() for member in members)):
                 running = [(member, batch) for member, batch in zip(members, batches) if batch]
-                for group in _groups(running):
-                    _step(model, data, name, group, base)
-            for member in members:
-                member.keep_weights()
-            for group in _groups([(member, list(member.held_out)) for member in members if member.held_out]):
-                _score(model, data, name, group)
-            on_epoch()
+                for group in self._groups(running):
+                    self._step(group)
+        for member in members:
+            member.end_epoch()
 
+    def losses(self, members: Sequence[Member]) -> list[list[float]]:
+        """CTC loss of each member's held-out utterances, with the weights that would be saved now."""
+        return self._held_out(members, lambda indices, output: _losses(self._model, output))
 
-def score(model: ASRModel, data: PrefixDataset, indices: Sequence[int]) -> list[EpochScore]:
-    """The model as it is, with the adapters that are enabled, on single utterances."""
-    scores = []
-    for start in range(0, len(indices), AT_ONCE):
-        some = list(indices[start : start + AT_ONCE])
-        scores += [EpochScore(*values) for values in zip(*_measure(model, data, nullcontext(), [some]))]
-    return scores
+    def scores(self, members: Sequence[Member]) -> list[list[CTCScore]]:
+        """Loss and errors of each member's held-out utterances, with the weights that would be saved now."""
+        return self._held_out(members, lambda indices, output: _scores(self._model, self._data, indices, output))
 
+    @torch.no_grad()
+    def _held_out(self, members: Sequence[Member], measure: Callable[[list[int], Output], list[T]]) -> list[list[T]]:
+        found: dict[int, list[T]] = {id(member): [] for member in members}
+        with enabled_adapters(self._model, None):
+            for group in self._groups([(member, list(member.held_out)) for member in members if member.held_out]):
+                with ExitStack() as stack:
+                    for member, _ in group:
+                        stack.enter_context(member.as_saved())
+                    for (member, indices), output in zip(group, self._forward(group, training=False)):
+                        found[id(member)] = measure(indices, output)
+        return [found[id(member)] for member in members]
 
-def _groups(shares: list[Share]) -> Iterator[list[Share]]:
-    """Members that run in one batch."""
-    if shares and can_stack(shares[0][0].parts):
-        yield shares
-    else:
-        yield from ([share] for share in shares)
+    def _groups(self, shares: list[Share]) -> Iterator[list[Share]]:
+        """Members that run in one batch, those with long utterances together."""
+        if not all(can_share_batch(member.parts) for member, _ in shares):
+            yield from ([share] for share in shares)
+            return
+        shares = sorted(shares, key=lambda share: max(self._data.durations(share[1])))
+        at_once = max(1, self._rows // max((len(indices) for _, indices in shares), default=1))
+        yield from (shares[start : start + at_once] for start in range(0, len(shares), at_once))
 
+    def _step(self, group: list[Share]) -> None:
+        total = torch.zeros(())
+        for (member, batch), output in zip(group, self._forward(group, training=True)):
+            log_probs, lengths, targets, target_lengths = output
+            loss = self._model.loss(
+                log_probs=log_probs, targets=targets, input_lengths=lengths, target_lengths=target_lengths
+            )
+            settings = member.settings
+            if settings.kl_weight:
+                wanted = [self._base_log_probs[i] for i in batch]
+                base = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True)
+                loss = loss + settings.kl_weight * divergence(base, log_probs[:, : base.shape[1]], lengths)
+            if settings.l2_weight:
+                loss = loss + settings.l2_weight * distance_to(member.start, member.parameters)
+            total = total.to(loss) + loss
+        total.backward()
+        for member, _ in group:
+            member.step()
 
-@contextmanager
-def _running(model: ASRModel, name: str, members: list[Member], training: bool) -> Iterator[None]:
-    """The members' adapters in the model."""
-    if can_stack(members[0].parts):
-        with stacked(model, [member.parts for member in members]):
+    def _forward(self, group: list[Share], training: bool) -> list[Output]:
+        """What the model makes of each member's utterances, with its adapter."""
+        most = max(len(share) for _, share in group)
+        items: list[Item] = []
+        for _, share in group:
+            items += [self._data.item(i) for i in share]
+            activations, tokens = items[-1]
+            items += [(activations[:EMPTY_ROW_FRAMES], tokens)] * (most - len(share))
+        with self._running([member for member, _ in group], training):
+            log_probs, *rest = _run(self._model, self._data, items)
+        starts = range(0, len(items), most)
+        return [
+            Output(log_probs[rows], *(tensor[rows] for tensor in rest))
+            for rows in (slice(start, start + len(share)) for start, (_, share) in zip(starts, group))
+        ]
+
+    @contextmanager
+    def _running(self, members: list[Member], training: bool) -> Iterator[None]:
+        """The members' adapters in the model."""
+        if can_share_batch(members[0].parts):
+            with side_by_side(self._model, [member.parts for member in members]):
+                yield
+            return
+        (member,) = members
+        for part in member.parts.values():
+            part.train(training)
+        with installed(self._model, self._name, member.parts), member.random_numbers():
             yield
-        return
-    (member,) = members
-    for part in member.parts.values():
-        part.train(training)
-    with installed(model, name, member.parts), member.random_numbers():
-        yield
 
-
-def _step(model: ASRModel, data: PrefixDataset, name: str, running: list[Share], base: dict[int, Tensor]) -> None:
-    adapters = _running(model, name, [member for member, _ in running], training=True)
-    log_probs, lengths, targets, target_lengths, rows = _forward(model, data, adapters, [b for _, b in running])
-    loss = log_probs.new_zeros(())
-    for (member, batch), mine in zip(running, rows):
-        loss = loss + model.loss(
-            log_probs=log_probs[mine],
-            targets=targets[mine],
-            input_lengths=lengths[mine],
-            target_lengths=target_lengths[mine],
-        )
-        settings = member.settings
-        if settings.kl_weight:
-            wanted = torch.nn.utils.rnn.pad_sequence([base[i] for i in batch], batch_first=True)
-            own = log_probs[mine][:, : wanted.shape[1]]
-            loss = loss + settings.kl_weight * divergence(wanted, own, lengths[mine])
-        if settings.l2_weight:
-            loss = loss + settings.l2_weight * distance_to(member.start, member.parameters)
-    loss.backward()
-    for member, _ in running:
-        member.step()
-
-
-def _score(model: ASRModel, data: PrefixDataset, name: str, group: list[Share]) -> None:
-    members, shares = [member for member, _ in group], [share for _, share in group]
-    trained = [[p.detach().clone() for p in member.parameters] for member in members]
-    for member in members:
-        member.load(member.weights[-1])  # of which a mean over epochs may be kept
-    adapters = _running(model, name, members, training=False)
-    losses, words, characters = _measure(model, data, adapters, shares)
-    start = 0
-    for member, share, weights in zip(members, shares, trained):
-        mine = slice(start, start := start + len(share))
-        member.scores.append(EpochScore(sum(losses[mine]), sum(words[mine]), sum(characters[mine])))
-        member.load(weights)
+    @torch.no_grad()
+    def _compute_base(self, members: Sequence[Member]) -> None:
+        wanted = {i for member in members if member.settings.kl_weight for i in member.train}
+        missing = sorted(wanted - self._base_log_probs.keys())
+        with enabled_adapters(self._model, None):
+            for some in _chunks(missing):
+                log_probs, lengths, *_ = _run(self._model, self._data, [self._data.item(i) for i in some])
+                rows = zip(some, log_probs, lengths.tolist())
+                self._base_log_probs.update({i: row[:length].clone() for i, row, length in rows})
 
 
 @torch.no_grad()
-def _measure(
-    model: ASRModel, data: PrefixDataset, adapters: AbstractContextManager, shares: Sequence[Sequence[int]]
-) -> tuple[list[float], list[int], list[int]]:
-    """CTC loss, word errors and character errors of each utterance, share after share."""
-    log_probs, lengths, targets, target_lengths, rows = _forward(model, data, adapters, shares)
-    real = torch.cat([torch.arange(mine.start, mine.stop) for mine in rows])
-    losses = F.ctc_loss(
-        log_probs[real].transpose(0, 1),
-        targets[real],
-        lengths[real],
-        target_lengths[real],
+def score(model: ASRModel, data: PrefixDataset, indices: Sequence[int]) -> list[CTCScore]:
+    """The model as it is, with the adapters that are enabled, on single utterances."""
+    scores = []
+    for some in _chunks(indices):
+        scores += _scores(model, data, some, Output(*_run(model, data, [data.item(i) for i in some])))
+    return scores
+
+
+def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:
+    return (list(indices[start : start + BASE_ROWS]) for start in range(0, len(indices), BASE_ROWS))
+
+
+def _run(model: ASRModel, data: PrefixDataset, items: list[Item]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log probabilities, lengths, targets and their lengths."""
+    device = next(model.parameters()).device
+    activations, lengths, targets, target_lengths = data.collate_fn(items).to(device)
+    encoded = model.encoder.forward_from(activations.transpose(1, 2), lengths, data.point)
+    return model.decoder(encoder_output=encoded.transpose(1, 2)), lengths, targets, target_lengths
+
+
+def _losses(model: ASRModel, output: Output) -> list[float]:
+    return F.ctc_loss(
+        output.log_probs.transpose(0, 1),
+        output.targets,
+        output.lengths,
+        output.target_lengths,
         blank=model.decoder.num_classes_with_blank - 1,
         reduction="none",
         zero_infinity=True,
-    )
-    hypotheses = texts(model, log_probs[real], lengths[real])
-    references = [data.dataset.manifest_processor.collection[i].text_raw for share in shares for i in share]
-    return (
-        losses.tolist(),
-        [word_errors(*pair) for pair in zip(hypotheses, references)],
-        [character_errors(*pair) for pair in zip(hypotheses, references)],
-    )
+    ).tolist()
 
 
-def _forward(
-    model: ASRModel, data: PrefixDataset, adapters: AbstractContextManager, shares: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[slice]]:
-    """Log probabilities, lengths, targets and their lengths of all rows, and which rows are whose."""
-    most = max(len(share) for share in shares)
-    items: list[Item] = []
-    rows = []
-    for share in shares:
-        rows.append(slice(len(items), len(items) + len(share)))
-        items += [data.item(i) for i in share]
-        activations, tokens = items[-1]
-        items += [(activations[:EMPTY_ROW_FRAMES], tokens)] * (most - len(share))
-    device = next(model.parameters()).device
-    activations, lengths, targets, target_lengths = data.collate_fn(items).to(device)
-    with adapters:
-        encoded = model.encoder.forward_from(activations.transpose(1, 2), lengths, data.point)
-        log_probs = model.decoder(encoder_output=encoded.transpose(1, 2))
-    return log_probs, lengths, targets, target_lengths, rows
-
-
-def _base_log_probs(model: ASRModel, data: PrefixDataset, members: Sequence[Member]) -> dict[int, Tensor]:
-    """`[T', V]` of every training utterance, where a member is held to them."""
-    wanted = sorted({i for member in members if member.settings.kl_weight for i in member.train})
-    found = {}
-    for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
-        with torch.no_grad(), enabled_adapters(model, None):
-            log_probs, lengths, *_ = _forward(model, data, nullcontext(), [some])
-        found.update({i: row[:n].clone() for i, row, n in zip(some, log_probs, lengths.tolist())})
-    return found
+def _scores(model: ASRModel, data: PrefixDataset, indices: Sequence[int], output: Output) -> list[CTCScore]:
+    decode = model.decoding.ctc_decoder_predictions_tensor
+    hypotheses = [
+        h if isinstance(h, str) else h.text for h in decode(output.log_probs, output.lengths, return_hypotheses=False)
+    ]
+    references = [data.dataset.manifest_processor.collection[i].text_raw for i in indices]
+    return [
+        CTCScore(loss, word_errors(hypothesis, reference), character_errors(hypothesis, reference))
+        for loss, hypothesis, reference in zip(_losses(model, output), hypotheses, references)
+    ]

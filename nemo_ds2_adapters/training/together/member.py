@@ -1,9 +1,10 @@
 """One adapter in training, with everything that is its own."""
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.sampler import SeededBatchSampler
-from nemo_ds2_adapters.training.together.stack import Parts
+from nemo_ds2_adapters.training.together.parts import Parts
 
 STEP_SEEDS = 1_000_003  # apart, the seeds of a step's random numbers and of the next one's
 
@@ -24,7 +25,8 @@ class Settings:
 
     optim: dict[str, Any]  # NeMo's section `model.optim`, plain values
     batch_size: int = 4  # utterances
-    max_epochs: int = 15
+    max_epochs: int = 20
+    patience: int | None = 3  # epochs without a lower held-out loss, then cross-validation stops; None: none stops it
     gradient_clip_val: float = 1.0  # norm, 0 for none
     randomization_factor: float = 0.2  # of batches of similar length, see NeMo's SemiSortBatchSampler
     seed: int = 0
@@ -55,10 +57,13 @@ class Settings:
                 )
         if adapter.folds < 2:
             raise InputError(f"model.adapter.folds={adapter.folds}: at least 2 parts must take turns")
+        if adapter.patience is not None and adapter.patience < 1:
+            raise InputError(f"model.adapter.patience={adapter.patience}: expected at least 1 epoch, or null")
         return cls(
             optim=OmegaConf.to_container(cfg.model.optim, resolve=True),  # type: ignore[arg-type]
             batch_size=data.batch_size,
             max_epochs=trainer.max_epochs,
+            patience=adapter.patience,
             gradient_clip_val=trainer.gradient_clip_val or 0.0,
             randomization_factor=data.randomization_factor,
             seed=cfg.seed,
@@ -69,23 +74,23 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class EpochScore:
-    """An adapter on the utterances held out from its training, after an epoch. Sums over utterances."""
+class CTCScore:
+    """How far a model is from the transcript of an utterance, or of several together."""
 
-    loss: float  # CTC
+    loss: float  # CTC, summed over utterances
     word_errors: int
     character_errors: int
 
 
 @dataclass
 class Member:
-    """An adapter, its utterances, optimiser, schedule and what was seen of it.
+    """An adapter, its utterances, optimiser and schedule.
 
     Args:
         parts: the adapter; its parameters are trained.
         train: indices of its training utterances in the data set.
         durations: seconds of each of those.
-        held_out: indices of the utterances it is scored on after every epoch.
+        held_out: indices of the utterances it is scored on.
         settings: of the training.
     """
 
@@ -94,8 +99,7 @@ class Member:
     durations: Sequence[float]
     held_out: Sequence[int]
     settings: Settings
-    scores: list[EpochScore] = field(default_factory=list)
-    weights: list[list[Tensor]] = field(default_factory=list)  # after each epoch, as they would be saved
+    epochs: int = 0  # that it was trained for
 
     def __post_init__(self) -> None:
         self.parameters = [p.requires_grad_(True) for part in self.parts.values() for p in part.parameters()]
@@ -110,15 +114,20 @@ class Member:
         )
         optim = dict(self.settings.optim)
         schedule = dict(optim.pop("sched", None) or {})
-        self._optimizer = get_optimizer(optim.pop("name", "adam"))(self.parameters, **optim)
+        optimizer = get_optimizer(optim.pop("name", "adam"))
+        fused = (
+            {"fused": True} if "fused" in inspect.signature(optimizer).parameters else {}
+        )  # one call for all tensors
+        self._optimizer = optimizer(self.parameters, **{**fused, **optim})
         steps = math.ceil(len(self.train) / self.settings.batch_size) * self.settings.max_epochs
         prepared = prepare_lr_scheduler(self._optimizer, {**schedule, "max_steps": steps}) if schedule else None
         self._schedule = prepared["scheduler"] if prepared else None
         self._steps = 0
+        self._mean: list[Tensor] | None = None  # over epochs
 
-    def batches(self, epoch: int) -> Iterator[list[int]]:
-        """Indices in the data set, batch by batch."""
-        self._sampler.set_epoch(epoch)
+    def batches(self) -> Iterator[list[int]]:
+        """The next epoch's: indices in the data set, batch by batch."""
+        self._sampler.set_epoch(self.epochs)
         for batch in self._sampler:
             yield [self.train[i] for i in batch]
 
@@ -139,16 +148,37 @@ class Member:
         if self._schedule is not None:
             self._schedule.step()
 
-    def keep_weights(self) -> None:
-        """At the end of an epoch: keep the weights of the adapter, or their mean over all epochs so far."""
-        now = [p.detach().clone() for p in self.parameters]
-        if self.settings.average_epochs and self.weights:
-            share = 1 / (len(self.weights) + 1)
-            now = [torch.lerp(mean, new, share) for mean, new in zip(self.weights[-1], now)]
-        self.weights.append(now)
+    def end_epoch(self) -> None:
+        """An epoch is over."""
+        self.epochs += 1
+        if self.settings.average_epochs:
+            now = [p.detach().clone() for p in self.parameters]
+            mean = now if self._mean is None else self._mean
+            self._mean = [torch.lerp(old, new, 1 / self.epochs) for old, new in zip(mean, now)]
+
+    def saved(self) -> list[Tensor]:
+        """The weights that would be saved now: the adapter's, or their mean over all epochs so far."""
+        return [p.detach().clone() for p in self.parameters] if self._mean is None else list(self._mean)
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """In this block the adapter has the weights that would be saved now."""
+        if self._mean is None:
+            yield
+            return
+        trained = [p.detach().clone() for p in self.parameters]
+        self._load(self._mean)
+        try:
+            yield
+        finally:
+            self._load(trained)
+
+    def restore(self, weights: Sequence[Tensor]) -> None:
+        """Give the adapter the weights that `saved` returned earlier."""
+        self._mean = None
+        self._load(weights)
 
     @torch.no_grad()
-    def load(self, weights: Sequence[Tensor]) -> None:
-        """Give the adapter other weights."""
+    def _load(self, weights: Sequence[Tensor]) -> None:
         for parameter, value in zip(self.parameters, weights):
             parameter.copy_(value)

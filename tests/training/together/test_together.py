@@ -14,7 +14,7 @@ from nemo_ds2_adapters.training import adapt
 from nemo_ds2_adapters.training.prefix import PrefixCache, PrefixDataset
 from nemo_ds2_adapters.training.prefix.point import resume_point
 from nemo_ds2_adapters.training.seeds import seeded
-from nemo_ds2_adapters.training.together import Member, Settings, copied_parts, score, train_together
+from nemo_ds2_adapters.training.together import Member, Settings, Together, copied_parts, score
 
 MLP = "nemo_ds2_adapters.modules.MLPAdapter"
 ADAPTERS = {
@@ -60,6 +60,13 @@ def member(model: EncDecCTCModel, data: PrefixDataset, train: list[int], held_ou
     return Member(copied_parts(model, "anna"), train, data.durations(train), held_out, settings)
 
 
+def train(model: EncDecCTCModel, data: PrefixDataset, members: list[Member], epochs: int = 4) -> Together:
+    together = Together(model, data, "anna")
+    for _ in range(epochs):
+        together.train_epoch(members)
+    return together
+
+
 def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([t.flatten() for t in tensors])
 
@@ -70,19 +77,49 @@ def test_together_as_alone(make_data, adapter: str, more: dict) -> None:
     model, data = make_data(adapter)
     before = fingerprint(model)
     shares = [([0, 1, 2], [3]), ([1, 2, 3], [0]), ([0, 3], [1, 2]), ([2], [])]
-    together = [member(model, data, *share, **more) for share in shares]
-    train_together(model, data, "anna", together)
+    members = [member(model, data, *share, **more) for share in shares]
+    together = train(model, data, members)
     assert fingerprint(model) == before
-    for one, share in zip(together, shares):
+    scores, losses = together.scores(members), together.losses(members)
+    for one, share, its_scores, its_losses in zip(members, shares, scores, losses):
         alone = member(model, data, *share, **more)
-        train_together(model, data, "anna", [alone])
-        for epoch in range(SETTINGS.max_epochs):
-            torch.testing.assert_close(flat(one.weights[epoch]), flat(alone.weights[epoch]), rtol=1e-6, atol=1e-10)
-        assert [(s.word_errors, s.character_errors) for s in one.scores] == [
-            (s.word_errors, s.character_errors) for s in alone.scores
-        ]
+        training = train(model, data, [alone])
+        torch.testing.assert_close(flat(one.saved()), flat(alone.saved()), rtol=1e-6, atol=1e-10)
+        assert its_losses == [score.loss for score in its_scores]
+        (alone_scores,) = training.scores([alone])
+        for mine, wanted in zip(its_scores, alone_scores, strict=True):
+            assert mine.loss == pytest.approx(wanted.loss, rel=1e-6)
+            assert (mine.word_errors, mine.character_errors) == (wanted.word_errors, wanted.character_errors)
     start = flat([p.detach() for _, part in adapter_parts(model, "anna") for p in part.parameters()])
-    assert all(not torch.equal(flat(one.weights[-1]), start) for one in together)
+    assert all(not torch.equal(flat(one.saved()), start) for one in members)
+
+
+def test_members_join_and_leave(make_data) -> None:
+    """Who is trained for fewer epochs, or later, gets what it gets alone."""
+    model, data = make_data("all")
+    early, late = member(model, data, [0, 1, 2], [3]), member(model, data, [1, 2, 3], [0])
+    together = Together(model, data, "anna")
+    for running in ([early], [early, late], [late], [late]):
+        together.train_epoch(running)
+    for one, share, epochs in ((early, ([0, 1, 2], [3]), 2), (late, ([1, 2, 3], [0]), 3)):
+        assert one.epochs == epochs
+        alone = member(model, data, *share)
+        train(model, data, [alone], epochs)
+        torch.testing.assert_close(flat(one.saved()), flat(alone.saved()), rtol=1e-6, atol=1e-10)
+
+
+def test_averages_are_scored_and_training_goes_on_from_where_it_was(make_data) -> None:
+    model, data = make_data("all")
+    one = member(model, data, [0, 1], [2, 3], average_epochs=True)
+    together = train(model, data, [one], epochs=2)
+    trained = [p.detach().clone() for p in one.parameters]
+    assert not torch.equal(flat(one.saved()), flat(trained))
+    (losses,) = together.losses([one])
+    assert torch.equal(flat([p.detach() for p in one.parameters]), flat(trained))
+    one.restore(one.saved())
+    assert together.losses([one]) == [losses]
+    one.restore(trained)
+    assert together.losses([one]) != [losses]
 
 
 @pytest.mark.parametrize("adapter", ["first", "all", "decoder", "head"])
@@ -93,7 +130,7 @@ def test_as_the_script_does_it(
     """Lightning's loop and this one give the same adapter."""
     model, data = make_data(adapter)
     one, other = member(model, data, [0, 1, 2, 3], [], **more), member(model, data, [0, 2], [], **more)
-    train_together(model, data, "anna", [other, one])
+    train(model, data, [other, one])
 
     kind = {"adapter_module_name": "decoder"} if adapter in ("decoder", "head") else {"layers": adapter}
     if adapter == "head":
@@ -116,17 +153,17 @@ def test_as_the_script_does_it(
         **more,
     )
     wanted = flat([p.detach() for _, part in adapter_parts(alone, "anna") for p in part.parameters()])
-    torch.testing.assert_close(flat(one.weights[-1]), wanted, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(flat(one.saved()), wanted, rtol=1e-4, atol=1e-8)
 
 
 def test_scores_are_those_of_the_model(make_data) -> None:
     model, data = make_data("all")
     one = member(model, data, [0, 1], [2, 3])
-    train_together(model, data, "anna", [one])
+    together = train(model, data, [one])
     parts = [part for _, part in adapter_parts(model, "anna")]
-    for parameter, values in zip([p for part in parts for p in part.parameters()], one.weights[-1]):
+    for parameter, values in zip([p for part in parts for p in part.parameters()], one.saved()):
         parameter.data.copy_(values)
     enable_adapters(model, "anna")
-    scores = score(model, data, [2, 3])
-    assert sum(s.loss for s in scores) == pytest.approx(one.scores[-1].loss, rel=1e-9)
-    assert sum(s.word_errors for s in scores) == one.scores[-1].word_errors
+    for mine, wanted in zip(together.scores([one])[0], score(model, data, [2, 3]), strict=True):
+        assert mine.loss == pytest.approx(wanted.loss, rel=1e-9)
+        assert (mine.word_errors, mine.character_errors) == (wanted.word_errors, wanted.character_errors)

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from nemo_ds2_adapters.training.together.words import character_errors, word_errors
+from nemo_ds2_adapters.error_counts import character_errors, word_errors
 
 
 def test_errors() -> None:

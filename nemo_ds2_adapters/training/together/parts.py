@@ -1,4 +1,4 @@
-"""Adapters of several users in one batch while they train."""
+"""Adapters that are not attached: copies, and how they run in a model."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ from nemo.collections.asr.models import ASRModel
 from nemo.collections.common.parts.adapter_modules import LinearAdapter
 from nemo.core.classes.mixins.adapter_mixin_strategies import ResidualAddAdapterStrategy
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from nemo_ds2_adapters.adapters import enabled_adapters
@@ -27,25 +26,23 @@ def copied_parts(model: ASRModel, name: str) -> Parts:
     return {path: copy.deepcopy(part) for path, part in adapter_parts(model, name)}
 
 
-def can_stack(parts: Parts) -> bool:
-    """Whether `stacked` computes what the adapter computes alone in training mode."""
+def can_share_batch(parts: Parts) -> bool:
+    """Whether `side_by_side` computes what the adapter computes alone in training mode."""
     return all(path.startswith(ENCODER_POINTS) and _is_plain(part) for path, part in parts.items())
 
 
 @contextmanager
-def stacked(model: ASRModel, adapters: Sequence[Parts]) -> Iterator[None]:
-    """In this block, each adapter runs on its own share of the batch's rows, with one product for all of them.
-
-    Gradients reach each adapter's own parameters, and no other's: they are those it would have alone.
+def side_by_side(model: ASRModel, adapters: Sequence[Parts]) -> Iterator[None]:
+    """In this block, each adapter runs on its own share of the batch's rows.
 
     Args:
         model: without any adapter enabled.
-        adapters: of one architecture, as `can_stack` has it. The batch's rows are those of the first one, then those
-            of the second, and so on, as many of each.
+        adapters: of one architecture, as `can_share_batch` has it. The batch's rows are those of the first one, then
+            those of the second, and so on, as many of each.
     """
     with ExitStack() as stack:
         for path in adapters[0]:
-            handle = _stack(model.get_submodule(path), [adapter[path] for adapter in adapters])
+            handle = _add_to_rows(model.get_submodule(path), [adapter[path] for adapter in adapters])
             stack.callback(handle.remove)
         yield
 
@@ -65,18 +62,11 @@ def installed(model: ASRModel, name: str, parts: Parts) -> Iterator[None]:
             layer[name] = before[path]
 
 
-def _stack(block: nn.Module, modules: Sequence[nn.Module]) -> RemovableHandle:
-    template = modules[0].eval()  # for its structure; in training mode vmap refuses even a dropout of 0
-    names = [name for name, _ in template.named_parameters()]
-
-    def run(x: Tensor, *weights: Tensor) -> Tensor:
-        return functional_call(template, dict(zip(names, weights)), (x,))
-
+def _add_to_rows(block: nn.Module, modules: Sequence[nn.Module]) -> RemovableHandle:
     def add(block: nn.Module, arguments: tuple[Tensor], output: Tensor) -> Tensor:
         (x,) = arguments
-        weights = [torch.stack(same) for same in zip(*(module.parameters() for module in modules))]
-        frames = x.reshape(len(modules), -1, x.shape[-1])
-        return x + torch.vmap(run)(frames, *weights).reshape(x.shape)
+        # One adapter's rows fit into the processor's cache; stacked weights on all rows at once take 3 times longer.
+        return torch.cat([rows + module(rows) for rows, module in zip(x.chunk(len(modules)), modules)])
 
     return block.register_forward_hook(add)
 
