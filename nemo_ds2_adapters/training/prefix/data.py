@@ -143,13 +143,15 @@ class PrefixDataset(Dataset[Item | list[Item]]):
             "precision": str(self._dtype or self._parameter.dtype),
             "data": {**settings, "sample_rate": featurizer.sample_rate, "int_values": featurizer.int_values},
         }
-        keys: list[Key] = []
-        for sample in self.dataset.manifest_processor.collection:
-            path = Path(sample.audio_file).resolve()
-            state = path.stat()
-            audio = [str(path), state.st_size, state.st_mtime_ns, sample.offset, sample.duration]
-            keys.append({**common, "audio": audio})
-        return keys
+        samples = self.dataset.manifest_processor.collection
+        return [{**common, "audio": audio_identity(s.audio_file, s.offset, s.duration)} for s in samples]
+
+
+def audio_identity(path: str | Path, offset: float | None, duration: float) -> list[str | float | None]:
+    """What tells a recording from another, or from what the file was before: path, bytes, ns of its last change."""
+    resolved = Path(path).resolve()
+    state = resolved.stat()
+    return [str(resolved), state.st_size, state.st_mtime_ns, offset, duration]
 
 
 def prefix_loader(loader: DataLoader, dataset: PrefixDataset) -> DataLoader:

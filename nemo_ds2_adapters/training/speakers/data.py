@@ -45,9 +45,12 @@ def speakers_data(
         yield data
 
 
-def utterances_of(speaker: Speaker, data: PrefixDataset) -> list[int]:
-    """Indices of a speaker's utterances in the data, but for those that NeMo left out, `max_duration` for one."""
+def utterances_of(speakers: Sequence[Speaker], data: PrefixDataset) -> list[list[int]]:
+    """Each speaker's utterances in the data, but for those that NeMo left out, `max_duration` for one."""
     samples = data.dataset.manifest_processor.collection
     places = {(str(Path(s.audio_file).resolve()), s.offset or 0.0): i for i, s in enumerate(samples)}
-    wanted = [(str(utterance.audio.resolve()), utterance.offset) for utterance in speaker.utterances]
-    return [places[place] for place in wanted if place in places]
+    found = []
+    for speaker in speakers:
+        wanted = [(str(utterance.audio.resolve()), utterance.offset) for utterance in speaker.utterances]
+        found.append([places[place] for place in wanted if place in places])
+    return found

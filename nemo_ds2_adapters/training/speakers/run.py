@@ -21,7 +21,7 @@ from nemo_ds2_adapters.training.seeds import seeded
 from nemo_ds2_adapters.training.speakers.data import speakers_data, utterances_of
 from nemo_ds2_adapters.training.speakers.job import TEMPLATE, Job, finished, job_for, keep, result_of, template_config
 from nemo_ds2_adapters.training.speakers.report import SpeakerResult
-from nemo_ds2_adapters.training.speakers.speaker import Speaker, check_speaker, read_speakers
+from nemo_ds2_adapters.training.speakers.speaker import LEAST_UTTERANCES, Speaker, check_speaker, read_speakers
 from nemo_ds2_adapters.training.together import Member, Settings, Together, score
 from nemo_ds2_adapters.training.together.parts import installed
 
@@ -107,7 +107,13 @@ def _adapt(
         for first in range(0, len(pending), adapter.users_at_once):
             group = pending[first : first + adapter.users_at_once]
             with speakers_data(cfg.model, model, store, group) as data:
-                jobs = [job_for(speaker, utterances_of(speaker, data), model, store) for speaker in group]
+                jobs = []
+                for speaker, utterances in zip(group, utterances_of(group, data)):
+                    if len(utterances) < LEAST_UTTERANCES:
+                        problem = f"{len(utterances)} of {len(speaker.utterances)} utterances left by max_duration"
+                        results[speaker.user_id] = result_of(speaker, "skipped", problem=problem)
+                    else:
+                        jobs.append(job_for(speaker, utterances, model, store))
                 enable_adapters(model, TEMPLATE)
                 trained = _train(jobs, data, model, settings, adapter.folds, progress)
             for job, (verdict, member) in zip(jobs, trained):

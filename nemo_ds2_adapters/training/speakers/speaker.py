@@ -10,6 +10,7 @@ from nemo.collections.asr.models import ASRModel
 from nemo_ds2_adapters.adapters import check_user_id
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.manifest import ManifestLine, Utterance, check_vocabulary, manifest_lines
+from nemo_ds2_adapters.training.prefix import audio_identity
 from nemo_ds2_adapters.training.recordings import check_recordings
 
 LEAST_UTTERANCES = 2  # with fewer, nothing can tell whether an adapter helps
@@ -33,9 +34,8 @@ class Speaker:
         """SHA-256 over everything that the data contribute to an adapter: another hash, other data."""
         digest = hashlib.sha256()
         for utterance in self.utterances:
-            state = utterance.audio.stat()
-            audio = [str(utterance.audio.resolve()), state.st_size, state.st_mtime_ns]
-            digest.update(json.dumps([*audio, utterance.offset, utterance.duration, utterance.text]).encode())
+            audio = audio_identity(utterance.audio, utterance.offset, utterance.duration)
+            digest.update(json.dumps([*audio, utterance.text]).encode())
         return digest.hexdigest()
 
 

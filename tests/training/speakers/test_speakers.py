@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
+from omegaconf import open_dict
 
 from nemo_ds2_adapters.adapters import AdapterStore, fingerprint, list_adapters
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
@@ -63,8 +64,10 @@ def accept(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(make_model, tmp_path: Path) -> Callable[..., list[SpeakerResult]]:
     def adapt_all(manifest: Path, store: AdapterStore, **settings: object) -> list[SpeakerResult]:
         adapter = {key: settings.pop(key) for key in ("users_at_once", "keep_activations") if key in settings}
+        max_duration = settings.pop("max_duration", None)
         cfg = config_with({**SETTINGS, **settings})
-        cfg.model.train_ds.manifest_filepath = str(manifest)
+        with open_dict(cfg):
+            cfg.model.train_ds.update(manifest_filepath=str(manifest), max_duration=max_duration)
         cfg.model.adapter.update(adapter)
         model = make_model()
         before = fingerprint(model.double())
@@ -155,6 +158,14 @@ def test_bad_data_of_one_speaker_is_nobody_elses_problem(run, lines: list[dict],
     assert len((tmp_path / "report" / "report.csv").read_text("utf-8").splitlines()) == 9
     assert (tmp_path / "report" / "report.png").stat().st_size > 10_000
     assert table(results).row_count == 8
+
+
+def test_too_little_is_left_by_max_duration(run, lines: list[dict], tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path / "store")
+    results = run(write_manifest(tmp_path / "all.json", lines), store, max_duration=0.62)
+    problems = {r.user: r.problem for r in results}
+    assert problems[SPEAKERS[2]] == "1 of 5 utterances left by max_duration"
+    assert list(store.list()) == [user for user, problem in problems.items() if problem is None] == [SPEAKERS[0]]
 
 
 def test_kept_activations_go_with_the_user(run, lines: list[dict], tmp_path: Path) -> None:
