@@ -12,7 +12,7 @@ from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adapter_setup import attach_adapter, change_vocabulary, plain_name, train_only
 from nemo_ds2_adapters.training.checkpoints import History, StopAfter, TrainedWeightsOnly
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
-from nemo_ds2_adapters.training.cross_validation import Trial, Verdict, cross_validate, fold_members
+from nemo_ds2_adapters.training.cross_validation import Trial, Verdict, conclude, fold_members, run_epoch
 from nemo_ds2_adapters.training.data import DataSection, check_section, loader_config
 from nemo_ds2_adapters.training.experiment import experiment
 from nemo_ds2_adapters.training.guard import Guard
@@ -90,7 +90,7 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
             with guard.compared_with():
                 wer_before = validation_wer(trainer, model)
         elif is_guarded and settings.folds and data is not None:
-            verdict = try_out(model, data, guard, settings.folds, Settings.from_config(cfg))
+            verdict = cross_validate(model, data, guard, settings.folds, Settings.from_config(cfg))
             wer_before, wer_after, epochs = verdict.wer_before, verdict.wer_after, verdict.epochs
         else:
             print("no validation data and no cross-validation: nothing tells whether the adapter helps")
@@ -109,7 +109,7 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     return save(result, trainer, model, log_dir, cfg)
 
 
-def try_out(model: ASRModel, data: PrefixDataset, guard: Guard, folds: int, settings: Settings) -> Verdict:
+def cross_validate(model: ASRModel, data: PrefixDataset, guard: Guard, folds: int, settings: Settings) -> Verdict:
     """Train without each fold in turn, and say for how many epochs to train on everything.
 
     Raises:
@@ -123,11 +123,13 @@ def try_out(model: ASRModel, data: PrefixDataset, guard: Guard, folds: int, sett
     with guard.compared_with():
         base = score(model, data, utterances)
     members = fold_members(copied_parts(model, guard.name), data, utterances, folds, settings)
-    trial = Trial(members, base, data.words(utterances))
-    bar_settings = {"desc": f"{len(members)}-fold cross-validation", "unit": "epoch", "leave": False}
-    with tqdm(total=settings.max_epochs, **bar_settings) as bar:
-        (verdict,) = cross_validate(Together(model, data, guard.name), [trial], on_epoch=bar.update)
-    return verdict
+    trial, together = Trial(members, base, data.words(utterances)), Together(model, data, guard.name)
+    folds_said = f"{len(members)}-fold cross-validation"
+    with tqdm(total=settings.max_epochs, desc=folds_said, unit="epoch", leave=False) as bar:
+        while not trial.is_over:
+            run_epoch(together, [trial])
+            bar.update()
+    return conclude(together, trial)
 
 
 def best_epoch(epochs: list[dict[str, float]]) -> int:

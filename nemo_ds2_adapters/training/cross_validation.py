@@ -1,7 +1,7 @@
 """Whether an adapter helps a person, and after how many epochs: the person's own training utterances tell."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -97,32 +97,26 @@ def fold_members(
     return members
 
 
-def cross_validate(
-    together: Together, trials: Sequence[Trial], on_epoch: Callable[[int], object] = lambda running: None
-) -> list[Verdict]:
-    """Train every trial's members for as long as the held-out losses fall.
+def run_epoch(together: Together, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
+    """Train the members of trials for one more epoch, and take down their losses.
 
     Args:
         together: the training.
-        trials: new ones.
-        on_epoch: called after every epoch with the number of trials that ran.
-
-    Returns:
-        one verdict per trial.
+        trials: none of them over.
+        others: are trained along with them.
     """
-    while running := [trial for trial in trials if not trial.is_over]:
-        members = list(chain(*(trial.members for trial in running)))
-        together.train_epoch(members)
-        losses = iter(together.losses(members))
-        for trial in running:
-            trial.note([next(losses) for _ in trial.members])
-        on_epoch(len(running))
-    verdicts = []
+    members = list(chain(*(trial.members for trial in trials)))
+    together.train_epoch([*members, *others])
+    losses = iter(together.losses(members))
     for trial in trials:
-        trial.restore_best()
-        adapted = list(chain(*together.scores(trial.members)))
-        verdicts.append(decide(trial.best_epoch + 1, trial.base, adapted, trial.words))
-    return verdicts
+        trial.note([next(losses) for _ in trial.members])
+
+
+def conclude(together: Together, trial: Trial) -> Verdict:
+    """What a trial that is over says of its best epoch."""
+    trial.restore_best()
+    adapted = list(chain(*together.scores(trial.members)))
+    return decide(trial.best_epoch + 1, trial.base, adapted, trial.words)
 
 
 def decide(epochs: int, base: Sequence[CTCScore], adapted: Sequence[CTCScore], words: int) -> Verdict:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ds2_adapters.training.cross_validation import Trial, cross_validate, decide
+from nemo_ds2_adapters.training.cross_validation import Trial, Verdict, conclude, decide, run_epoch
 from nemo_ds2_adapters.training.together import CTCScore
 
 
@@ -42,6 +42,12 @@ class Curves:
         return [[CTCScore(self._losses[member][member.epochs - 1], 0, 0)] for member in members]
 
 
+def run(training: Curves, *trials: Trial) -> list[Verdict]:
+    while running := [one for one in trials if not one.is_over]:
+        run_epoch(training, running)
+    return [conclude(training, one) for one in trials]
+
+
 def trial(curves: list[list[float]], patience: int | None = None) -> tuple[Trial, Curves]:
     folds = [Fold(patience, len(curve)) for curve in curves]
     return Trial(folds, [CTCScore(100.0, 10, 10)], words=20), Curves(dict(zip(folds, curves)))
@@ -61,8 +67,8 @@ def test_training_stops_when_losses_turn_upwards(
     curves: list[list[float]], patience: int | None, best: int, ran: int
 ) -> None:
     one, training = trial(curves, patience)
-    verdicts = cross_validate(training, [one])
-    assert (verdicts[0].epochs, len(one.losses)) == (best, ran)
+    (verdict,) = run(training, one)
+    assert (verdict.epochs, len(one.losses)) == (best, ran)
     assert all(fold.epochs == best for fold in one.members)  # whose weights were scored
 
 
@@ -70,15 +76,22 @@ def test_each_trial_stops_by_itself() -> None:
     short, curves = trial([[1.0, 2.0, 3.0, 4.0, 5.0]], patience=1)
     long, more = trial([[5.0, 4.0, 3.0, 2.0, 1.0]], patience=1)
     curves._losses.update(more._losses)
-    ran: list[int] = []
-    assert [v.epochs for v in cross_validate(curves, [short, long], ran.append)] == [1, 5]
-    assert ran == [2, 2, 1, 1, 1]
+    assert [verdict.epochs for verdict in run(curves, short, long)] == [1, 5]
+    assert (len(short.losses), len(long.losses)) == (2, 5)
+
+
+def test_others_are_trained_along() -> None:
+    one, training = trial([[2.0, 1.0]])
+    other = Fold(None, 9)
+    run_epoch(training, [one], [other])
+    run_epoch(training, [], [other])
+    assert (len(one.losses), other.epochs) == (1, 2)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=12), st.integers(1, 5))
 def test_patience_stops_no_earlier_and_no_later(losses: list[float], patience: int) -> None:
     one, training = trial([losses], patience)
-    cross_validate(training, [one])
+    run(training, one)
     ran = one.losses
     assert ran == losses[: len(ran)]
     best = ran.index(min(ran))

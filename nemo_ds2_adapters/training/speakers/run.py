@@ -1,9 +1,8 @@
 """One adapter per speaker, in one run: the base restored once, all recordings once through its frozen part."""
 
-import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.plugins import DoublePrecision, Precision
@@ -11,22 +10,21 @@ from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from nemo_ds2_adapters.adapters import AdapterStore, delete_adapter, enable_adapters, enabled_adapters, fingerprint
+from nemo_ds2_adapters.adapters import AdapterStore, delete_adapter, enable_adapters, fingerprint
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.training.adapter_setup import attach_adapter
 from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
-from nemo_ds2_adapters.training.cross_validation import Trial, Verdict, cross_validate, fold_members
-from nemo_ds2_adapters.training.prefix import PrefixDataset, why_not_exact
+from nemo_ds2_adapters.training.prefix import why_not_exact
 from nemo_ds2_adapters.training.seeds import seeded
 from nemo_ds2_adapters.training.speakers.data import speakers_data, utterances_of
-from nemo_ds2_adapters.training.speakers.job import TEMPLATE, Job, finished, job_for, keep, result_of, template_config
+from nemo_ds2_adapters.training.speakers.job import TEMPLATE, finished, job_for, keep, result_of, template_config
 from nemo_ds2_adapters.training.speakers.report import SpeakerResult
 from nemo_ds2_adapters.training.speakers.speaker import LEAST_UTTERANCES, Speaker, check_speaker, read_speakers
-from nemo_ds2_adapters.training.together import Member, Settings, Together, score
-from nemo_ds2_adapters.training.together.parts import installed
+from nemo_ds2_adapters.training.speakers.training import train_speakers
+from nemo_ds2_adapters.training.together import Settings
 
 MANIFEST_KEY = "model.train_ds.manifest_filepath"
-BAR = "{desc}{percentage:3.0f} %|{bar}| {n:.0f}/{total} users [{elapsed}, {remaining} left]"
+BAR = "{desc}{percentage:3.0f} %|{bar}| {n}/{total} users [{elapsed}, {remaining} left]"
 
 
 def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store: AdapterStore) -> list[SpeakerResult]:
@@ -100,10 +98,6 @@ def _adapt(
         elif speaker.problem is None:
             pending.append(speaker)
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR) as bar:
-
-        def progress(running: int) -> None:
-            bar.update(running / (2 * settings.max_epochs))  # each runs in the folds first, then on everything
-
         for first in range(0, len(pending), adapter.users_at_once):
             group = pending[first : first + adapter.users_at_once]
             with speakers_data(cfg.model, model, store, group) as data:
@@ -115,41 +109,14 @@ def _adapt(
                     else:
                         jobs.append(job_for(speaker, utterances, model, store))
                 enable_adapters(model, TEMPLATE)
-                trained = _train(jobs, data, model, settings, adapter.folds, progress)
-            for job, (verdict, member) in zip(jobs, trained):
-                metadata = {
-                    **description,
-                    "settings": settings_hash,
-                    "training": vars(settings),
-                    "data": job.speaker.data_hash(),
-                    "seconds_of_speech": job.speaker.seconds,
-                }
-                results[job.speaker.user_id] = keep(job, verdict, member, metadata, model, store)
-            bar.update(len(results) - bar.n)  # some took fewer epochs
-    return results
-
-
-def _train(
-    jobs: Sequence[Job],
-    data: PrefixDataset,
-    model: ASRModel,
-    settings: Settings,
-    folds: int,
-    progress: Callable[[int], object],
-) -> list[tuple[Verdict, Member]]:
-    """For each job, what cross-validation says, and the adapter trained on everything for as many epochs."""
-    trials, whole = [], []
-    for job in jobs:
-        with installed(model, TEMPLATE, job.start) if job.continued else enabled_adapters(model, None):
-            base = score(model, data, job.utterances)
-        members = fold_members(job.start, data, job.utterances, folds, settings)
-        trials.append(Trial(members, base, data.words(job.utterances)))
-        durations = data.durations(job.utterances)
-        whole.append(Member(copy.deepcopy(job.start), job.utterances, durations, [], settings))
-    together = Together(model, data, TEMPLATE)
-    verdicts = cross_validate(together, trials, progress)
-    results = list(zip(verdicts, whole))
-    while running := [member for verdict, member in results if member.epochs < verdict.epochs]:
-        together.train_epoch(running)
-        progress(len(running))
+                for job, verdict, member in train_speakers(jobs, data, model, settings, adapter.folds):
+                    metadata = {
+                        **description,
+                        "settings": settings_hash,
+                        "training": vars(settings),
+                        "data": job.speaker.data_hash(),
+                        "seconds_of_speech": job.speaker.seconds,
+                    }
+                    results[job.speaker.user_id] = keep(job, verdict, member, metadata, model, store)
+                    bar.update(len(results) - bar.n)
     return results
