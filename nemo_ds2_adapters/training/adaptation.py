@@ -22,7 +22,7 @@ from nemo_ds2_adapters.training.prefix.use import prefix_cached
 from nemo_ds2_adapters.training.regularise import AverageEpochs, regularised
 from nemo_ds2_adapters.training.sampler import use_seeded_batches
 from nemo_ds2_adapters.training.seeds import seeded
-from nemo_ds2_adapters.training.together import Settings, Together, copied_parts, score
+from nemo_ds2_adapters.training.together import Settings, Together, copied_parts, patience_of, score
 
 
 def prepare(
@@ -49,7 +49,7 @@ def prepare(
         check_section(validation, model)
         model.setup_validation_data(loader_config(validation, model))
     with open_dict(model.cfg):  # NeMo keeps the optimiser only where the base has one, and trains nothing otherwise
-        model.cfg.optim = cfg.model.optim
+        model.cfg.optim = {key: value for key, value in cfg.model.optim.items() if value is not None}  # `sched: null`
     model.setup_optimization()
     spec_augment = cfg.model.spec_augment
     model.spec_augmentation = model.from_config_dict(spec_augment) if spec_augment else None
@@ -77,8 +77,9 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     history = History()
     callbacks: list[pl.Callback] = [history, *([AverageEpochs()] if settings.average_epochs else [])]
     is_base_frozen = not settings.unfreeze_base and not cfg.model.char_labels.update_labels
-    if has_validation and settings.patience is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
+    patience = patience_of(settings)
+    if has_validation and patience:
+        callbacks.append(EarlyStopping("val_loss", patience=patience))
     if is_base_frozen:
         callbacks.append(TrainedWeightsOnly())
         model.strict_loading = False  # of checkpoints: the frozen weights are there already

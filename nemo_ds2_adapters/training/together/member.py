@@ -19,6 +19,17 @@ from nemo_ds2_adapters.training.together.parts import Parts
 STEP_SEEDS = 1_000_003  # apart, the seeds of a step's random numbers and of the next one's
 
 
+def patience_of(adapter: DictConfig) -> int | None:
+    """The key `patience` of the config's section `model.adapter`.
+
+    Raises:
+        InputError: it is not a number of epochs.
+    """
+    if adapter.patience is not None and (not isinstance(adapter.patience, int) or adapter.patience < 1):
+        raise InputError(f"model.adapter.patience={adapter.patience}: expected at least 1 epoch, or null")
+    return adapter.patience
+
+
 @dataclass(frozen=True)
 class Settings:
     """How an adapter is trained."""
@@ -57,13 +68,11 @@ class Settings:
                 )
         if adapter.folds < 2:
             raise InputError(f"model.adapter.folds={adapter.folds}: at least 2 parts must take turns")
-        if adapter.patience is not None and adapter.patience < 1:
-            raise InputError(f"model.adapter.patience={adapter.patience}: expected at least 1 epoch, or null")
         return cls(
             optim=OmegaConf.to_container(cfg.model.optim, resolve=True),  # type: ignore[arg-type]
             batch_size=data.batch_size,
             max_epochs=trainer.max_epochs,
-            patience=adapter.patience,
+            patience=patience_of(adapter),
             gradient_clip_val=trainer.gradient_clip_val or 0.0,
             randomization_factor=data.randomization_factor,
             seed=cfg.seed,
