@@ -1,6 +1,7 @@
 """How far what was recognised is from what was said."""
 
 import unicodedata
+from collections.abc import Sequence
 
 from kaldialign import edit_distance
 
@@ -18,3 +19,8 @@ def word_errors(hypothesis: str, reference: str) -> int:
 def character_errors(hypothesis: str, reference: str) -> int:
     """Characters to insert, delete or replace (Levenshtein)."""
     return edit_distance(list(composed(reference)), list(composed(hypothesis)))["total"]
+
+
+def token_errors(hypothesis: Sequence[int], reference: Sequence[int]) -> int:
+    """Output units to insert, delete or replace (Levenshtein)."""
+    return edit_distance(list(reference), list(hypothesis))["total"]

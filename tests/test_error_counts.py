@@ -2,11 +2,12 @@
 
 import unicodedata
 
-from nemo_ds2_adapters.error_counts import character_errors, word_errors
+from nemo_ds2_adapters.error_counts import character_errors, token_errors, word_errors
 
 
 def test_errors() -> None:
     assert (word_errors("one too", "one two three"), character_errors("abd", "abc")) == (2, 1)
+    assert token_errors([1, 2, 2, 5], [1, 2, 4, 5, 5]) == 2 and token_errors([], []) == 0
     assert word_errors("", "a b") == 2 and character_errors("", "") == 0
 
 

@@ -3,7 +3,6 @@
 import time
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
 from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
@@ -22,7 +21,7 @@ from nemo_ds2_adapters.training.prefix.use import prefix_cached
 from nemo_ds2_adapters.training.regularise import AverageEpochs, regularised
 from nemo_ds2_adapters.training.sampler import use_seeded_batches
 from nemo_ds2_adapters.training.seeds import seeded
-from nemo_ds2_adapters.training.together import Settings, Together, copied_parts, patience_of, score
+from nemo_ds2_adapters.training.together import Settings, Together, copied_parts, score
 
 
 def prepare(
@@ -77,9 +76,6 @@ def train_adapter(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, adapter
     history = History()
     callbacks: list[pl.Callback] = [history, *([AverageEpochs()] if settings.average_epochs else [])]
     is_base_frozen = not settings.unfreeze_base and not cfg.model.char_labels.update_labels
-    patience = patience_of(settings)
-    if has_validation and patience:
-        callbacks.append(EarlyStopping("val_loss", patience=patience))
     if is_base_frozen:
         callbacks.append(TrainedWeightsOnly())
         model.strict_loading = False  # of checkpoints: the frozen weights are there already
@@ -122,7 +118,7 @@ def cross_validate(model: ASRModel, data: PrefixDataset, guard: Guard, folds: in
             "model.train_ds: one utterance cannot tell whether an adapter helps; give more, or model.adapter.folds=0"
         )
     with guard.compared_with():
-        base = score(model, data, utterances)
+        base = dict(zip(utterances, score(model, data, utterances)))
     members = fold_members(copied_parts(model, guard.name), data, utterances, folds, settings)
     trial, together = Trial(members, base, data.words(utterances)), Together(model, data, guard.name)
     folds_said = f"{len(members)}-fold cross-validation"

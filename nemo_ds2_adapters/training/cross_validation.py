@@ -1,18 +1,18 @@
 """Whether an adapter helps a person, and after how many epochs: the person's own training utterances tell."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from torch import Tensor
 
 from nemo_ds2_adapters.training.prefix import PrefixDataset
-from nemo_ds2_adapters.training.together import CTCScore, Member, Settings, Together
+from nemo_ds2_adapters.training.together import Member, Score, Settings, Together, TokenScore
 from nemo_ds2_adapters.training.together.parts import Parts
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
-LEAST_DEVIATIONS = 2.0  # standard deviations of a count of so many wrong words (Poisson)
+LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effect one in twenty is as large
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Verdict:
 
     epochs: int  # to train for; 0: the base is better, or no worse than chance would have it
     words: int  # of the references
-    base: CTCScore
-    adapted: CTCScore | None  # after `epochs`, None for 0
+    base: Score
+    adapted: Score | None  # after `epochs`, None for 0
 
     @property
     def wer_before(self) -> float:
@@ -41,33 +41,34 @@ class Trial:
 
     Args:
         members: see `fold_members`.
-        base: each utterance without the adapter.
+        base: by its index, each utterance without the adapter.
         words: of all references.
     """
 
     members: Sequence[Member]
-    base: Sequence[CTCScore]
+    base: Mapping[int, Score]
     words: int
-    losses: list[float] = field(default_factory=list)  # out of fold, summed, after each epoch
+    curve: list[TokenScore] = field(default_factory=list)  # out of fold, summed, after each epoch
     _best: list[list[Tensor]] = field(default_factory=list)  # the members' weights after the best epoch
 
     @property
     def best_epoch(self) -> int:
-        """The one with the lowest loss, 0 for the first. Losses tell epochs apart more finely than words do."""
-        return min(range(len(self.losses)), key=lambda epoch: self.losses[epoch])
+        """The one with the fewest errors, of these with the lowest loss; 0 for the first."""
+        return min(range(len(self.curve)), key=lambda epoch: self.curve[epoch])
 
     @property
     def is_over(self) -> bool:
-        """Whether the losses have turned upwards, or all epochs are done."""
-        settings, epochs = self.members[0].settings, len(self.losses)
+        """Whether the errors no longer become fewer, or all epochs are done."""
+        settings, epochs = self.members[0].settings, len(self.curve)
         if epochs == settings.max_epochs:
             return True
         return bool(epochs) and settings.patience is not None and epochs - 1 - self.best_epoch >= settings.patience
 
-    def note(self, losses: Sequence[Sequence[float]]) -> None:
-        """Take down an epoch: the losses of each member's held-out utterances."""
-        self.losses.append(sum(chain(*losses)))
-        if self.best_epoch == len(self.losses) - 1:
+    def note(self, scores: Sequence[Sequence[TokenScore]]) -> None:
+        """Take down an epoch: the scores of each member's held-out utterances."""
+        every = list(chain(*scores))
+        self.curve.append(TokenScore(sum(score.errors for score in every), sum(score.loss for score in every)))
+        if self.best_epoch == len(self.curve) - 1:
             self._best = [member.saved() for member in self.members]
 
     def restore_best(self) -> None:
@@ -98,7 +99,7 @@ def fold_members(
 
 
 def run_epoch(together: Together, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
-    """Train the members of trials for one more epoch, and take down their losses.
+    """Train the members of trials for one more epoch, and take down what they have reached.
 
     Args:
         together: the training.
@@ -107,40 +108,43 @@ def run_epoch(together: Together, trials: Sequence[Trial], others: Sequence[Memb
     """
     members = list(chain(*(trial.members for trial in trials)))
     together.train_epoch([*members, *others])
-    losses = iter(together.losses(members))
+    scores = iter(together.token_scores(members))
     for trial in trials:
-        trial.note([next(losses) for _ in trial.members])
+        trial.note([next(scores) for _ in trial.members])
 
 
 def conclude(together: Together, trial: Trial) -> Verdict:
     """What a trial that is over says of its best epoch."""
     trial.restore_best()
-    adapted = list(chain(*together.scores(trial.members)))
-    return decide(trial.best_epoch + 1, trial.base, adapted, trial.words)
+    scored = zip(trial.members, together.scores(trial.members))
+    adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}
+    return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base], trial.words)
 
 
-def decide(epochs: int, base: Sequence[CTCScore], adapted: Sequence[CTCScore], words: int) -> Verdict:
-    """Accept the adapter if the base's wrong words become fewer by more than chance would have it.
+def decide(epochs: int, base: Collection[Score], adapted: Collection[Score], words: int) -> Verdict:
+    """Accept the adapter if it makes fewer errors than the base, by more than chance would have it.
 
-    That is by `LEAST_WORDS` and by `LEAST_DEVIATIONS` times the square root of their number. With less, in half a
+    That is by `LEAST_WORDS`, and both in words and in characters by `LEAST_DEVIATIONS` times the standard deviation
+    of the sum of differences between the two, if they were as often for as against the adapter. With less, in half a
     minute of speech, harm on other sentences is as likely as gain (docs/defaults.md).
 
     Args:
         epochs: that the adapter was trained for.
         base: of each utterance without the adapter.
-        adapted: of each utterance, out of fold.
+        adapted: of the same utterances, out of fold.
         words: of all references.
     """
-    before, after = total(base), total(adapted)
-    if before.word_errors - after.word_errors >= max(LEAST_WORDS, LEAST_DEVIATIONS * before.word_errors**0.5):
-        return Verdict(epochs, words, before, after)
-    return Verdict(0, words, before, None)
+    by_words = [b.word_errors - a.word_errors for b, a in zip(base, adapted)]
+    by_characters = [b.character_errors - a.character_errors for b, a in zip(base, adapted)]
+    if sum(by_words) >= LEAST_WORDS and _is_beyond_chance(by_words) and _is_beyond_chance(by_characters):
+        return Verdict(epochs, words, total(base), total(adapted))
+    return Verdict(0, words, total(base), None)
 
 
-def total(scores: Sequence[CTCScore]) -> CTCScore:
+def _is_beyond_chance(differences: Sequence[int]) -> bool:
+    return sum(differences) > 0 and sum(differences) >= LEAST_DEVIATIONS * sum(d * d for d in differences) ** 0.5
+
+
+def total(scores: Collection[Score]) -> Score:
     """The sum over utterances."""
-    return CTCScore(
-        sum(score.loss for score in scores),
-        sum(score.word_errors for score in scores),
-        sum(score.character_errors for score in scores),
-    )
+    return Score(sum(score.word_errors for score in scores), sum(score.character_errors for score in scores))

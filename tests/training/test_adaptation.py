@@ -71,17 +71,9 @@ def test_weights_are_the_same_in_double_precision(run, adapter: str, more: dict)
     torch.testing.assert_close(weights(one), weights(two), rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize(("patience", "epochs"), [(1, 2), (2, 3), (None, 4)])
-def test_training_stops_when_the_validation_loss_does_not_fall(run, patience: int | None, epochs: int) -> None:
-    _, result = run(patience=patience, lr=0.0, sched=None)  # nothing is learnt
-    assert len(result.history) == epochs
-
-
-@pytest.mark.parametrize("patience", [0, 1.5, "never"])
-def test_patience_is_a_number_of_epochs(run, patience: object) -> None:
-    for validation in ({}, {"validation": None}):
-        with pytest.raises(InputError, match=f"model.adapter.patience={patience}: expected at least 1 epoch, or null"):
-            run(patience=patience, **validation)
+def test_without_schedule(run) -> None:
+    _, result = run(lr=0.0, sched=None)
+    assert len(result.history) == 4
 
 
 def test_regularisers_hold_the_adapter_near_the_base(run) -> None:

@@ -81,3 +81,9 @@ def test_one_fold_cannot_take_turns(make_model, manifest: Path, tmp_path: Path, 
 def test_settings_that_do_not_go_with_cross_validation(make_model, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="use_semi_sorted_batching=False does not go with cross-validation"):
         adapt(make_model(), "anna", manifest, exp_dir=str(tmp_path), use_semi_sorted_batching=False, **QUICK)
+
+
+@pytest.mark.parametrize("patience", [0, 1.5, "never"])
+def test_patience_is_a_number_of_epochs(make_model, manifest: Path, tmp_path: Path, patience: object) -> None:
+    with pytest.raises(InputError, match=f"model.adapter.patience={patience}: expected at least 1 epoch, or null"):
+        adapt(make_model(), "anna", manifest, exp_dir=str(tmp_path), patience=patience, **QUICK)

@@ -61,7 +61,7 @@ def train_speakers(
 
 def _course(job: Job, data: PrefixDataset, model: ASRModel, settings: Settings, folds: int) -> Course:
     with installed(model, TEMPLATE, job.start) if job.continued else enabled_adapters(model, None):
-        base = score(model, data, job.utterances)
+        base = dict(zip(job.utterances, score(model, data, job.utterances)))
     members = fold_members(job.start, data, job.utterances, folds, settings)
     whole = Member(copy.deepcopy(job.start), job.utterances, data.durations(job.utterances), [], settings)
     return Course(job, Trial(members, base, data.words(job.utterances)), whole)

@@ -11,10 +11,10 @@ from nemo.collections.asr.models import ASRModel
 from torch import Tensor
 
 from nemo_ds2_adapters.adapters import enabled_adapters
-from nemo_ds2_adapters.error_counts import character_errors, word_errors
+from nemo_ds2_adapters.error_counts import character_errors, token_errors, word_errors
 from nemo_ds2_adapters.training.prefix import Item, PrefixDataset
 from nemo_ds2_adapters.training.regularise import distance_to, divergence
-from nemo_ds2_adapters.training.together.member import CTCScore, Member
+from nemo_ds2_adapters.training.together.member import Member, Score, TokenScore
 from nemo_ds2_adapters.training.together.parts import can_share_batch, installed, side_by_side
 
 EMPTY_ROW_FRAMES = 1  # of rows that fill a member's share of a batch
@@ -65,12 +65,12 @@ class Together:
         for member in members:
             member.end_epoch()
 
-    def losses(self, members: Sequence[Member]) -> list[list[float]]:
-        """CTC loss of each member's held-out utterances, with the weights that would be saved now."""
-        return self._held_out(members, lambda indices, output: _losses(self._model, output))
+    def token_scores(self, members: Sequence[Member]) -> list[list[TokenScore]]:
+        """Of each member's held-out utterances, with the weights that would be saved now."""
+        return self._held_out(members, lambda indices, output: _token_scores(self._model, output))
 
-    def scores(self, members: Sequence[Member]) -> list[list[CTCScore]]:
-        """Loss and errors of each member's held-out utterances, with the weights that would be saved now."""
+    def scores(self, members: Sequence[Member]) -> list[list[Score]]:
+        """Of each member's held-out utterances, with the weights that would be saved now."""
         return self._held_out(members, lambda indices, output: _scores(self._model, self._data, indices, output))
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ class Together:
 
 
 @torch.no_grad()
-def score(model: ASRModel, data: PrefixDataset, indices: Sequence[int]) -> list[CTCScore]:
+def score(model: ASRModel, data: PrefixDataset, indices: Sequence[int]) -> list[Score]:
     """The model as it is, with the adapters that are enabled, on single utterances."""
     scores = []
     for some in _chunks(indices):
@@ -174,25 +174,26 @@ def _run(model: ASRModel, data: PrefixDataset, items: list[Item]) -> tuple[Tenso
     return model.decoder(encoder_output=encoded.transpose(1, 2)), lengths, targets, target_lengths
 
 
-def _losses(model: ASRModel, output: Output) -> list[float]:
-    return F.ctc_loss(
-        output.log_probs.transpose(0, 1),
-        output.targets,
-        output.lengths,
-        output.target_lengths,
-        blank=model.decoder.num_classes_with_blank - 1,
-        reduction="none",
-        zero_infinity=True,
-    ).tolist()
+def _token_scores(model: ASRModel, output: Output) -> list[TokenScore]:
+    blank = model.decoder.num_classes_with_blank - 1
+    log_probs, lengths, targets, target_lengths = output
+    losses = F.ctc_loss(
+        log_probs.transpose(0, 1), targets, lengths, target_lengths, blank, reduction="none", zero_infinity=True
+    )
+    scores = []
+    for path, length, target, target_length, loss in zip(
+        log_probs.argmax(dim=-1), lengths.tolist(), targets, target_lengths.tolist(), losses.tolist()
+    ):
+        tokens = path[:length].unique_consecutive()
+        errors = token_errors(tokens[tokens != blank].tolist(), target[:target_length].tolist())
+        scores.append(TokenScore(errors, loss))
+    return scores
 
 
-def _scores(model: ASRModel, data: PrefixDataset, indices: Sequence[int], output: Output) -> list[CTCScore]:
+def _scores(model: ASRModel, data: PrefixDataset, indices: Sequence[int], output: Output) -> list[Score]:
     decode = model.decoding.ctc_decoder_predictions_tensor
     hypotheses = [
         h if isinstance(h, str) else h.text for h in decode(output.log_probs, output.lengths, return_hypotheses=False)
     ]
     references = [data.dataset.manifest_processor.collection[i].text_raw for i in indices]
-    return [
-        CTCScore(loss, word_errors(hypothesis, reference), character_errors(hypothesis, reference))
-        for loss, hypothesis, reference in zip(_losses(model, output), hypotheses, references)
-    ]
+    return [Score(word_errors(*pair), character_errors(*pair)) for pair in zip(hypotheses, references)]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from nemo.core.optim import get_optimizer, prepare_lr_scheduler
@@ -19,17 +19,6 @@ from nemo_ds2_adapters.training.together.parts import Parts
 STEP_SEEDS = 1_000_003  # apart, the seeds of a step's random numbers and of the next one's
 
 
-def patience_of(adapter: DictConfig) -> int | None:
-    """The key `patience` of the config's section `model.adapter`.
-
-    Raises:
-        InputError: it is not a number of epochs.
-    """
-    if adapter.patience is not None and (not isinstance(adapter.patience, int) or adapter.patience < 1):
-        raise InputError(f"model.adapter.patience={adapter.patience}: expected at least 1 epoch, or null")
-    return adapter.patience
-
-
 @dataclass(frozen=True)
 class Settings:
     """How an adapter is trained."""
@@ -37,7 +26,9 @@ class Settings:
     optim: dict[str, Any]  # NeMo's section `model.optim`, plain values
     batch_size: int = 4  # utterances
     max_epochs: int = 20
-    patience: int | None = 3  # epochs without a lower held-out loss, then cross-validation stops; None: none stops it
+    patience: int | None = (
+        4  # epochs without fewer errors out of fold, then cross-validation stops; None: it never does
+    )
     gradient_clip_val: float = 1.0  # norm, 0 for none
     randomization_factor: float = 0.2  # of batches of similar length, see NeMo's SemiSortBatchSampler
     seed: int = 0
@@ -68,11 +59,13 @@ class Settings:
                 )
         if adapter.folds < 2:
             raise InputError(f"model.adapter.folds={adapter.folds}: at least 2 parts must take turns")
+        if adapter.patience is not None and (not isinstance(adapter.patience, int) or adapter.patience < 1):
+            raise InputError(f"model.adapter.patience={adapter.patience}: expected at least 1 epoch, or null")
         return cls(
             optim=OmegaConf.to_container(cfg.model.optim, resolve=True),  # type: ignore[arg-type]
             batch_size=data.batch_size,
             max_epochs=trainer.max_epochs,
-            patience=patience_of(adapter),
+            patience=adapter.patience,
             gradient_clip_val=trainer.gradient_clip_val or 0.0,
             randomization_factor=data.randomization_factor,
             seed=cfg.seed,
@@ -82,11 +75,17 @@ class Settings:
         )
 
 
-@dataclass(frozen=True)
-class CTCScore:
-    """How far a model is from the transcript of an utterance, or of several together."""
+class TokenScore(NamedTuple):
+    """How far the likeliest path of a model's output is from the transcript; of two scores the lower one is better."""
 
-    loss: float  # CTC, summed over utterances
+    errors: int  # output units to insert, delete or replace
+    loss: float  # CTC, which tells apart what has the same errors
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far what a model writes is from the transcript of an utterance, or of several together."""
+
     word_errors: int
     character_errors: int
 

@@ -67,6 +67,13 @@ def train(model: EncDecCTCModel, data: PrefixDataset, members: list[Member], epo
     return together
 
 
+@torch.no_grad()
+def output_of(model: EncDecCTCModel, data: PrefixDataset, indices: list[int]) -> tuple[torch.Tensor, ...]:
+    activations, lengths, targets, target_lengths = data.collate_fn([data.item(i) for i in indices])
+    encoded = model.encoder.forward_from(activations.transpose(1, 2), lengths, data.point)
+    return model.decoder(encoder_output=encoded.transpose(1, 2)), lengths, targets, target_lengths
+
+
 def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([t.flatten() for t in tensors])
 
@@ -80,16 +87,14 @@ def test_together_as_alone(make_data, adapter: str, more: dict) -> None:
     members = [member(model, data, *share, **more) for share in shares]
     together = train(model, data, members)
     assert fingerprint(model) == before
-    scores, losses = together.scores(members), together.losses(members)
-    for one, share, its_scores, its_losses in zip(members, shares, scores, losses):
+    scores, tokens = together.scores(members), together.token_scores(members)
+    for one, share, its_scores, its_tokens in zip(members, shares, scores, tokens):
         alone = member(model, data, *share, **more)
         training = train(model, data, [alone])
         torch.testing.assert_close(flat(one.saved()), flat(alone.saved()), rtol=1e-6, atol=1e-10)
-        assert its_losses == [score.loss for score in its_scores]
-        (alone_scores,) = training.scores([alone])
-        for mine, wanted in zip(its_scores, alone_scores, strict=True):
-            assert mine.loss == pytest.approx(wanted.loss, rel=1e-6)
-            assert (mine.word_errors, mine.character_errors) == (wanted.word_errors, wanted.character_errors)
+        assert its_scores == training.scores([alone])[0]
+        for mine, wanted in zip(its_tokens, training.token_scores([alone])[0], strict=True):
+            assert mine.errors == wanted.errors and mine.loss == pytest.approx(wanted.loss, rel=1e-6)
     start = flat([p.detach() for _, part in adapter_parts(model, "anna") for p in part.parameters()])
     assert all(not torch.equal(flat(one.saved()), start) for one in members)
 
@@ -114,12 +119,12 @@ def test_averages_are_scored_and_training_goes_on_from_where_it_was(make_data) -
     together = train(model, data, [one], epochs=2)
     trained = [p.detach().clone() for p in one.parameters]
     assert not torch.equal(flat(one.saved()), flat(trained))
-    (losses,) = together.losses([one])
+    (mean_scores,) = together.token_scores([one])
     assert torch.equal(flat([p.detach() for p in one.parameters]), flat(trained))
     one.restore(one.saved())
-    assert together.losses([one]) == [losses]
+    assert together.token_scores([one]) == [mean_scores]
     one.restore(trained)
-    assert together.losses([one]) != [losses]
+    assert together.token_scores([one]) != [mean_scores]
 
 
 @pytest.mark.parametrize("adapter", ["first", "all", "decoder", "head"])
@@ -164,6 +169,15 @@ def test_scores_are_those_of_the_model(make_data) -> None:
     for parameter, values in zip([p for part in parts for p in part.parameters()], one.saved()):
         parameter.data.copy_(values)
     enable_adapters(model, "anna")
-    for mine, wanted in zip(together.scores([one])[0], score(model, data, [2, 3]), strict=True):
-        assert mine.loss == pytest.approx(wanted.loss, rel=1e-9)
-        assert (mine.word_errors, mine.character_errors) == (wanted.word_errors, wanted.character_errors)
+    (scores,), (tokens,) = together.scores([one]), together.token_scores([one])
+    assert scores == score(model, data, [2, 3])
+    assert [t.errors for t in tokens] == [s.character_errors for s in scores]  # this model's tokens are characters
+    log_probs, lengths, targets, target_lengths = output_of(model, data, [2, 3])
+    for i, token in enumerate(tokens):
+        loss = model.loss(
+            log_probs=log_probs[i : i + 1],
+            targets=targets[i : i + 1],
+            input_lengths=lengths[i : i + 1],
+            target_lengths=target_lengths[i : i + 1],
+        )
+        assert token.loss == pytest.approx(float(loss), rel=1e-9)
