@@ -95,7 +95,7 @@ class Together:
         yield from (shares[start : start + at_once] for start in range(0, len(shares), at_once))
 
     def _step(self, group: list[Share]) -> None:
-        total = torch.zeros(())
+        losses = []
         for (member, batch), output in zip(group, self._forward(group, training=True)):
             log_probs, lengths, targets, target_lengths = output
             loss = self._model.loss(
@@ -108,8 +108,8 @@ class Together:
                 loss = loss + settings.kl_weight * divergence(base, log_probs[:, : base.shape[1]], lengths)
             if settings.l2_weight:
                 loss = loss + settings.l2_weight * distance_to(member.start, member.parameters)
-            total = total.to(loss) + loss
-        total.backward()
+            losses.append(loss)
+        torch.stack(losses).sum().backward()  # of each member alone, as no parameter is shared
         for member, _ in group:
             member.step()
 
