@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from nemo_ds2_adapters.layers import RecurrentLayer, length_mask
 from nemo_ds2_adapters.layers.gru import run_gru
 
 INPUT_SIZE, HIDDEN_SIZE = 5, 4
@@ -71,3 +72,15 @@ def test_a_second_derivative_is_refused() -> None:
     (grad,) = torch.autograd.grad(run_gru(rnn, x, lengths).square().sum(), [x], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+def test_a_layer_traced_in_grad_mode_takes_other_lengths() -> None:
+    torch.manual_seed(0)
+    layer = RecurrentLayer(INPUT_SIZE, HIDDEN_SIZE).eval().requires_grad_(False)
+
+    def run(x: Tensor, lengths: Tensor) -> Tensor:
+        return layer(x, lengths, length_mask(lengths, x.shape[1]).unsqueeze(-1), lengths)
+
+    traced = torch.jit.trace(run, (torch.randn(2, 6, INPUT_SIZE), torch.tensor([6, 4])), check_trace=False)
+    x, lengths = torch.randn(2, 6, INPUT_SIZE), torch.tensor([3, 6])
+    torch.testing.assert_close(traced(x, lengths), run(x, lengths))
