@@ -83,7 +83,8 @@ class PrefixDataset(Dataset[Item | list[Item]]):
         loader = DataLoader(Subset(self.dataset, missing), COMPUTED_AT_ONCE, collate_fn=self.dataset.collate_fn)
         with tqdm(total=len(missing), desc="frozen part", unit="utt", leave=False, disable=not progress) as bar:
             for k, (signal, signal_length, *_) in enumerate(loader):
-                with torch.no_grad(), autocast:
+                # In the mode of training, without which a CPU's recurrent layers take another way, slower for batches.
+                with torch.enable_grad(), autocast:
                     activations, lengths = self._run(signal, signal_length)
                 for i, utterance, length in zip(missing[k * COMPUTED_AT_ONCE :], activations, lengths.tolist()):
                     # Not a view: that would keep the whole batch.
