@@ -18,13 +18,14 @@ CLIPPED_SHARE = 0.001  # of the samples
 SILENT_DBFS = -60.0  # root mean square level
 
 
-def check_recordings(key: str, utterances: list[Utterance], model: ASRModel) -> Iterator[str]:
+def check_recordings(key: str, utterances: list[Utterance], model: ASRModel, progress: bool = True) -> Iterator[str]:
     """Read every recording and summarise the findings.
 
     Args:
         key: config key of the manifest, for messages.
         utterances: what to read.
         model: whose frame rate decides how many output units fit into an utterance.
+        progress: show a bar.
 
     Yields:
         lines for a person: total seconds first, then one line per kind of finding.
@@ -33,7 +34,7 @@ def check_recordings(key: str, utterances: list[Utterance], model: ASRModel) -> 
         InputError: a recording cannot be read.
     """
     findings: dict[str, list[str]] = {"clipped": [], "silent": [], "transcript longer than its frames allow": []}
-    for utterance in tqdm(utterances, desc="checking recordings", leave=False):
+    for utterance in tqdm(utterances, desc="checking recordings", leave=False, disable=not progress):
         samples = _read(key, utterance)
         if np.mean(np.abs(samples) >= CLIPPED_LEVEL) > CLIPPED_SHARE:
             findings["clipped"].append(utterance.audio.name)

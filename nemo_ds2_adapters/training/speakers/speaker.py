@@ -74,7 +74,7 @@ def check_speaker(key: str, speaker: Speaker, model: ASRModel) -> None:
     if speaker.problem is None:
         try:
             check_vocabulary(key, speaker.utterances, model)
-            speaker.findings = list(check_recordings(key, speaker.utterances, model))[1:]
+            speaker.findings = list(check_recordings(key, speaker.utterances, model, progress=False))[1:]
         except InputError as error:
             speaker.problem = str(error)
 
