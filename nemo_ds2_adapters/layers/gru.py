@@ -103,15 +103,17 @@ class _GRU(torch.autograd.Function):
                 previous = start - sizes[step - 1]
                 grad[:, previous : previous + sizes[step]].add_(kept.baddbmm_(grad_gates[:, rows], w_hh))
 
-        _, needs_w_ih, needs_w_hh, needs_b_ih, needs_b_hh, _, _ = ctx.needs_input_grad
+        needs_x, needs_w_ih, needs_w_hh, needs_b_ih, needs_b_hh, _, _ = ctx.needs_input_grad
         grad_w_hh = torch.bmm(grad_gates.transpose(1, 2), before) if needs_w_hh else None
         grad_b_hh = grad_gates.sum(dim=1) if needs_b_hh else None
         grad_recurrent_new.copy_(grad_new)  # from here on the input's side
         grad_w_ih = torch.bmm(grad_gates.transpose(1, 2), packed) if needs_w_ih else None
         grad_b_ih = grad_gates.sum(dim=1) if needs_b_ih else None
-        grad_x = grad_gates.new_zeros(shape)
-        for its_grad, its_frames in zip(torch.bmm(grad_gates, w_ih), frames):
-            grad_x.flatten(0, 1).index_add_(0, its_frames, its_grad)
+        grad_x = None
+        if needs_x:
+            grad_x = grad_gates.new_zeros(shape)
+            for its_grad, its_frames in zip(torch.bmm(grad_gates, w_ih), frames):
+                grad_x.flatten(0, 1).index_add_(0, its_frames, its_grad)
         return grad_x, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, None, None
 
 
