@@ -26,9 +26,7 @@ class Settings:
     optim: dict[str, Any]  # NeMo's section `model.optim`, plain values
     batch_size: int = 4  # utterances
     max_epochs: int = 20
-    patience: int | None = (
-        4  # epochs without fewer errors out of fold, then cross-validation stops; None: it never does
-    )
+    patience: int | None = 4  # epochs without fewer errors out of fold; None: all are run
     gradient_clip_val: float = 1.0  # norm, 0 for none
     randomization_factor: float = 0.2  # of batches of similar length, see NeMo's SemiSortBatchSampler
     seed: int = 0
@@ -123,9 +121,8 @@ class Member:
         optim = dict(self.settings.optim)
         schedule = dict(optim.pop("sched", None) or {})
         optimizer = get_optimizer(optim.pop("name", "adam"))
-        fused = (
-            {"fused": True} if "fused" in inspect.signature(optimizer).parameters else {}
-        )  # one call for all tensors
+        # One call for all tensors, where there is one.
+        fused = {"fused": True} if "fused" in inspect.signature(optimizer).parameters else {}
         self._optimizer = optimizer(self.parameters, **{**fused, **optim})
         steps = math.ceil(len(self.train) / self.settings.batch_size) * self.settings.max_epochs
         prepared = prepare_lr_scheduler(self._optimizer, {**schedule, "max_steps": steps}) if schedule else None
