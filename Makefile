@@ -41,11 +41,11 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	@$(RUN) "$(PYTHON)" -m nemo_ds2_adapters.demo.run --output demo_output
+	@$(RUN) "$(PYTHON)" -m demo.run --output demo_output
 
 # How the committed demo base model was made; options in ARGS.
 demo-base: $(STAMP)
-	@$(RUN) "$(PYTHON)" -m nemo_ds2_adapters.demo.base $(ARGS)
+	@$(RUN) "$(PYTHON)" -m demo.base $(ARGS)
 
 test: lint
 	@$(RUN) "$(PYTHON)" -m pytest

@@ -18,17 +18,12 @@ from rich import print
 from rich.progress import track
 from rich.table import Table
 
-from nemo_ds2_adapters.adapters import (
-    add_adapter,
-    delete_adapter,
-    enable_adapters,
-    fingerprint,
-    inspect_adapter,
-    list_adapters,
-    load_adapter,
-    save_adapter,
-)
-from nemo_ds2_adapters.adapters.reading import read_adapter_file
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.enabling import enable_adapters
+from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
+from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
+from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapter_file
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 
 ATTACHED = (1, 10, 100, 1000)

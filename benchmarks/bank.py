@@ -26,10 +26,10 @@ from rich.table import Table
 from store import Filler, crc, user_id_of
 
 from nemo_ds2_adapters import AdapterStore, add_adapter
-from nemo_ds2_adapters.adapters.contents import FileContents
-from nemo_ds2_adapters.adapters.file import describe_adapters
-from nemo_ds2_adapters.inference import AdapterBank
+from nemo_ds2_adapters.formats.contents import FileContents
+from nemo_ds2_adapters.formats.file import describe_adapters
 from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
+from nemo_ds2_adapters.recognition.bank import AdapterBank
 
 BATCH_SIZE = 16
 NUMBER_OF_THE_FIRST = 0.5  # a value whose bytes are found in the file; the others have 1, 2, 3, ...

@@ -33,7 +33,7 @@ def train(utterances: int, seconds: float, memory: float) -> None:
     """Prints GB of this process before training and at the peak, and of all activations."""
     import prefix_cache
 
-    from nemo_ds2_adapters.training.prefix.cache import PrefixCache
+    from nemo_ds2_adapters.activations.cache import PrefixCache
 
     prefix_cache.quiet("ERROR")
     stored = [0]

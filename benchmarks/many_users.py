@@ -20,10 +20,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from demo.corpus import DEMO_USERS, write_user_corpora
+from demo.run import BASE_MODEL, SCRIPTS
 from nemo_ds2_adapters import AdapterStore
-from nemo_ds2_adapters.adapters.reading import read_adapter_file
-from nemo_ds2_adapters.demo.corpus import DEMO_USERS, write_user_corpora
-from nemo_ds2_adapters.demo.run import BASE_MODEL, SCRIPTS
+from nemo_ds2_adapters.formats.reading import read_adapter_file
 
 
 def write_manifests(folder: Path, users: int, utterances: int) -> tuple[Path, dict[str, Path]]:

@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nemo_ds2_adapters import add_adapter, enabled_adapters
-from nemo_ds2_adapters.inference import AdapterBank
+from nemo_ds2_adapters.recognition.bank import AdapterBank
 
 MEL_BANDS = 80
 FRAMES = 400  # 4 s in steps of 10 ms

@@ -37,15 +37,15 @@ from rich.console import Console
 from rich.table import Table
 
 from nemo_ds2_adapters import Adaptation, adapt
-from nemo_ds2_adapters.training.adapt import config_with
-from nemo_ds2_adapters.training.adaptation import prepare
-from nemo_ds2_adapters.training.chosen_adapter import ChosenAdapter
-from nemo_ds2_adapters.training.data import read_section
-from nemo_ds2_adapters.training.evaluation import total_score, transcribe_section
-from nemo_ds2_adapters.training.prefix.cache import PrefixCache
-from nemo_ds2_adapters.training.prefix.data import PrefixDataset, prefix_loader
-from nemo_ds2_adapters.training.prefix.point import resume_point
-from nemo_ds2_adapters.training.script import quiet
+from nemo_ds2_adapters.activations.cache import PrefixCache
+from nemo_ds2_adapters.activations.dataset import PrefixDataset, prefix_loader
+from nemo_ds2_adapters.activations.point import resume_point
+from nemo_ds2_adapters.adaptation.adapt import config_with
+from nemo_ds2_adapters.adaptation.train import prepare
+from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
+from nemo_ds2_adapters.cli.script import quiet
+from nemo_ds2_adapters.data.sections import read_section
+from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "deepspeech2" / "deepspeech2.yaml"

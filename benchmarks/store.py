@@ -26,9 +26,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nemo_ds2_adapters.adapters import AdapterStore, adapter_name_for_user, user_hash
-from nemo_ds2_adapters.adapters.contents import OURS, FileContents, StoredAdapter
-from nemo_ds2_adapters.adapters.store import Entry, Version
+from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
+from nemo_ds2_adapters.formats.contents import OURS, FileContents, StoredAdapter
+from nemo_ds2_adapters.store.index import Entry
+from nemo_ds2_adapters.store.store import AdapterStore
+from nemo_ds2_adapters.store.version import Version
 
 
 def user_id_of(number: int) -> str:

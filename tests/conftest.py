@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from nemo_ds2_adapters.layers import MaskedBatchNorm
 from nemo_ds2_adapters.modules import DeepSpeech2Encoder
 
+pytest_plugins = ["tests.fixtures"]  # of adapters
+
 SAMPLE_RATE = 16000  # Hz
 MEL_BANDS = 16
 VOCABULARY = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]

@@ -11,8 +11,8 @@ from torch import nn
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
-from nemo_ds2_adapters.adapters.contents import State, StoredAdapter, check_finite
 from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.formats.contents import State, StoredAdapter, check_finite
 
 STRATEGY = "adapter_strategy"
 NO_ARGUMENTS = ("_target_", "enabled", "layers", STRATEGY)  # of the adapter's class, or without effect on sizes

@@ -6,8 +6,8 @@ from typing import NoReturn
 import typer
 
 from nemo_ds2_adapters.cli.app import app
+from nemo_ds2_adapters.cli.script import quiet
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreBusyError
-from nemo_ds2_adapters.training.script import quiet
 
 __all__ = ["main"]
 

@@ -8,19 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from nemo_ds2_adapters.adapters.atomic import write_atomically
-from nemo_ds2_adapters.adapters.contents import NEMO, ORIGINAL, OURS, FileContents
-from nemo_ds2_adapters.adapters.editing import contents_bytes, with_adapters
-from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, find_adapter
-from nemo_ds2_adapters.adapters.reading import inspect_contents, read_adapter_file
-from nemo_ds2_adapters.adapters.restore import restore_model
-from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.opening import open_source
 from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.source import Findings, Source
 from nemo_ds2_adapters.cli.store_source import StoreSource
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.contents import NEMO, ORIGINAL, OURS, FileContents
+from nemo_ds2_adapters.formats.editing import contents_bytes, with_adapters
+from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters, find_adapter
+from nemo_ds2_adapters.formats.nemo_archive import restore_model
+from nemo_ds2_adapters.formats.reading import inspect_contents, read_adapter_file
+from nemo_ds2_adapters.store.store import AdapterStore
 
 app = typer.Typer(
     help="List, move, change and check personal adapters in .nemo models, .pt files and stores; convert models.",

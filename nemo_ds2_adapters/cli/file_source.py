@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from nemo_ds2_adapters.adapters.atomic import write_atomically
-from nemo_ds2_adapters.adapters.contents import FileContents, StoredAdapter
-from nemo_ds2_adapters.adapters.editing import averaged, contents_bytes, named, with_adapters
-from nemo_ds2_adapters.adapters.file import find_adapter
-from nemo_ds2_adapters.adapters.reading import read_adapter_file
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.contents import FileContents, StoredAdapter
+from nemo_ds2_adapters.formats.editing import averaged, contents_bytes, named, with_adapters
+from nemo_ds2_adapters.formats.file import find_adapter
+from nemo_ds2_adapters.formats.reading import read_adapter_file
 
 
 class FileSource:

@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from nemo_ds2_adapters.adapters import (
+from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
+from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
     copy_adapter,
     delete_adapter,
-    enable_adapters,
     list_adapters,
     rename_adapter,
 )
-from nemo_ds2_adapters.adapters.contents import FileContents
-from nemo_ds2_adapters.adapters.enabling import enabled_names
-from nemo_ds2_adapters.adapters.file import attach_contents, describe_adapters, take_adapters
-from nemo_ds2_adapters.adapters.restore import restore_model, save_nemo
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError
+from nemo_ds2_adapters.formats.contents import FileContents
+from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters, take_adapters
+from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
 
 
 class ModelSource:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.cli.file_source import FileSource
 from nemo_ds2_adapters.cli.model_source import ModelSource
 from nemo_ds2_adapters.cli.source import Source
 from nemo_ds2_adapters.cli.store_source import StoreSource
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.store.store import AdapterStore
 
 
 def open_source(text: str) -> Source:

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from nemo_ds2_adapters.adapters.contents import FileContents
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.contents import FileContents
 
 Row = dict[str, Any]
 Progress = Callable[[float], None]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from nemo_ds2_adapters.adapters.contents import OURS, FileContents
-from nemo_ds2_adapters.adapters.store import AdapterStore
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.contents import OURS, FileContents
+from nemo_ds2_adapters.store.store import AdapterStore
 
 
 class StoreSource:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from nemo_ds2_adapters.convert.old_format import read_old_format
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.torch_file import OLD_FORMAT, ClassName, Container, Names, open_archive, unpickle
+from nemo_ds2_adapters.formats.safe_pickle.archive import OLD_FORMAT, open_archive
+from nemo_ds2_adapters.formats.safe_pickle.unpickle import ClassName, Container, Names, unpickle
 
 NAMES = Names(
     "checkpoint of DeepSpeech2",

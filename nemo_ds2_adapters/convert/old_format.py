@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ds2_adapters.errors import AdapterFileError
-from nemo_ds2_adapters.torch_file import Names, unpickle
+from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from nemo.core import ModelPT
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters import add_adapter, list_adapters, save_adapter
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.adapters.names import (
     check_adapter_name,
     check_reloadable,
@@ -15,6 +16,7 @@ from nemo_ds2_adapters.adapters.names import (
     split_name,
 )
 from nemo_ds2_adapters.errors import AdapterNameError
+from nemo_ds2_adapters.formats.file import save_adapter
 
 LEGAL = ["user_john", "john", "김", "a b", "a/b", "null", "true", "1e5", "0x1", "-", "~", "user_0"]
 ILLEGAL = ["", " ", "a.b", "a+b", "a:b", "0", "12", "e", "odule", "module", "global_cfg", "keys", "pop", "training"]

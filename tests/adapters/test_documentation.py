@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nemo_ds2_adapters.adapters import add_adapter
+from nemo_ds2_adapters.adapters.attach import add_adapter
 
 DOCS = Path(__file__).parents[2] / "docs"
 

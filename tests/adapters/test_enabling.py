@@ -9,15 +9,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters import (
-    add_adapter,
-    delete_adapter,
-    enable_adapters,
-    enabled_adapters,
-    list_adapters,
-    rename_adapter,
-)
-from nemo_ds2_adapters.adapters.enabling import enabled_names
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
 from nemo_ds2_adapters.errors import AdapterNameError
 from nemo_ds2_adapters.modules.enabled import EnabledFlags
 

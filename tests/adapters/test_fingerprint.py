@@ -4,9 +4,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from nemo_ds2_adapters.adapters import add_adapter, copy_adapter, delete_adapter, fingerprint
-from nemo_ds2_adapters.adapters import base as base_part
-from nemo_ds2_adapters.adapters.base import describe_base, difference
+from nemo_ds2_adapters.adapters import fingerprint as base_part
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.fingerprint import describe_base, difference, fingerprint
+from nemo_ds2_adapters.adapters.lifecycle import copy_adapter, delete_adapter
 
 
 def changed_weight(model) -> None:

@@ -9,22 +9,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters import (
-    add_adapter,
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, module_prefix
+from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
+from nemo_ds2_adapters.adapters.heads import forward_both
+from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
     copy_adapter,
     delete_adapter,
-    enable_adapters,
-    enabled_adapters,
-    forward_both,
     list_adapters,
-    load_adapter,
     rename_adapter,
-    save_adapter,
 )
-from nemo_ds2_adapters.adapters.blocks import adapter_parts, module_prefix
-from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.errors import AdapterNameError, InputError
+from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
 
 NAMES = ["user_j", "user_john", "er", "u"]  # contained in each other
 PREFIXES = ["", "decoder:", "encoder+decoder:"]

@@ -6,14 +6,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from nemo_ds2_adapters.adapters import (
-    adapter_summary,
-    add_adapter,
-    count_parameters,
-    enable_adapters,
-    freeze_base,
-    unfreeze_base,
-)
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.enabling import enable_adapters
+from nemo_ds2_adapters.adapters.parameters import count_parameters, freeze_base, unfreeze_base
+from nemo_ds2_adapters.adapters.summary import adapter_summary
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adapters import adapter_name_for_user, check_user_id, user_hash
 from nemo_ds2_adapters.adapters.names import illegal_reason
-from nemo_ds2_adapters.adapters.users import hydra_override
+from nemo_ds2_adapters.adapters.users import adapter_name_for_user, check_user_id, hydra_override, user_hash
 from nemo_ds2_adapters.errors import UserIdError
 
 IDS = ["john.doe@example.com", "홍길동", "a/b:c+d", "..", "123", "null", " ", "A", "a", "e\u0301", "\u00e9", "x" * 200]

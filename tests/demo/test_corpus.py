@@ -13,8 +13,8 @@ import soundfile
 
 pytest.importorskip("espeakng_loader", reason="needs the [demo] extra")
 
-from nemo_ds2_adapters.demo import corpus
-from nemo_ds2_adapters.demo.corpus import (
+from demo import corpus
+from demo.corpus import (
     BASE_VOICES,
     DEMO_USERS,
     LEVEL,
@@ -27,7 +27,7 @@ from nemo_ds2_adapters.demo.corpus import (
     write_corpus,
     write_user_corpora,
 )
-from nemo_ds2_adapters.demo.voices import SAMPLE_RATE, Synthesizer
+from demo.voices import SAMPLE_RATE, Synthesizer
 
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from nemo_ds2_adapters.demo.report import UserResult, print_table, write_json, write_picture
+from demo.report import UserResult, print_table, write_json, write_picture
 
 RESULTS = [UserResult("anna", 40, 0.5, 0.1, 61.3), UserResult("boris", 40, 0.2, 0.25, 58.0)]
 

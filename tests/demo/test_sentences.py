@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from nemo_ds2_adapters.demo.sentences import distinct_sentences, number_words, random_sentence, sentence_sets
+from demo.sentences import distinct_sentences, number_words, random_sentence, sentence_sets
 
 
 def test_sentences_are_lower_case_words_with_single_blanks() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="needs the [demo] extra")
 
-from nemo_ds2_adapters.demo.corpus import BASE_ACCENTS, DEMO_USERS
-from nemo_ds2_adapters.demo.voices import SAMPLE_RATE, Synthesizer
+from demo.corpus import BASE_ACCENTS, DEMO_USERS
+from demo.voices import SAMPLE_RATE, Synthesizer
 
 TEXT = "rubout a b c seven"
 # Plain, with breath noise (drawn from random numbers), and with echo and roughness besides.

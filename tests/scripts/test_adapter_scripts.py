@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from nemo.collections.asr.metrics.wer import word_error_rate
 
-from nemo_ds2_adapters.adapters import adapter_name_for_user, inspect_adapter, list_adapters
+from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.users import adapter_name_for_user
+from nemo_ds2_adapters.formats.reading import inspect_adapter
 
 TRAIN, EVALUATE = "asr_adapters/train_asr_adapter.py", "asr_adapters/eval_asr_adapter.py"
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters
-from nemo_ds2_adapters.inference import transcribe
+from nemo_ds2_adapters.recognition.transcribe import transcribe
 
 SCRIPT = "asr_adapters/transcribe_speech.py"
 CONFIG = Path(__file__).parents[2] / "conf" / "asr_adapters" / "transcribe_speech.yaml"

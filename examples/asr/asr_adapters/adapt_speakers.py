@@ -18,12 +18,12 @@ from nemo.core.config import hydra_runner
 from omegaconf import DictConfig
 from rich.console import Console
 
-from nemo_ds2_adapters.adapters import AdapterStore
-from nemo_ds2_adapters.adapters.restore import check_source, restore_model
+from nemo_ds2_adapters.adaptation.speakers.report import table, write_reports
+from nemo_ds2_adapters.adaptation.speakers.run import adapt_speakers
+from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
-from nemo_ds2_adapters.training.speakers import adapt_speakers
-from nemo_ds2_adapters.training.speakers.report import table, write_reports
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+from nemo_ds2_adapters.store.store import AdapterStore
 
 CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
 

@@ -30,18 +30,20 @@ from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from nemo_ds2_adapters.adapters import AdapterStore, list_adapters
-from nemo_ds2_adapters.adapters.restore import check_source, restore_model
+from nemo_ds2_adapters.adaptation.setup import enable_only
+from nemo_ds2_adapters.adapters.chosen import chosen_adapter
+from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.data.recordings import Recording
+from nemo_ds2_adapters.data.sections import DataSection, check_section, loader_config, read_section
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.inference import AdapterBank, report
-from nemo_ds2_adapters.inference.comparison import compare
-from nemo_ds2_adapters.inference.evaluation import PairedScore, score_users
-from nemo_ds2_adapters.inference.recordings import Recording
-from nemo_ds2_adapters.training.adapter_setup import enable_only
-from nemo_ds2_adapters.training.chosen_adapter import chosen_adapter
-from nemo_ds2_adapters.training.data import DataSection, check_section, loader_config, read_section
-from nemo_ds2_adapters.training.evaluation import Score, total_score, transcribe_section
-from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.evaluation import report
+from nemo_ds2_adapters.evaluation.comparison import compare
+from nemo_ds2_adapters.evaluation.section import Score, total_score, transcribe_section
+from nemo_ds2_adapters.evaluation.users import PairedScore, score_users
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+from nemo_ds2_adapters.recognition.bank import AdapterBank
+from nemo_ds2_adapters.store.store import AdapterStore
 
 CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
 

@@ -19,15 +19,15 @@ from hydra.core.hydra_config import HydraConfig
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.adapters import enabled_adapters
-from nemo_ds2_adapters.adapters.restore import check_source, restore_model
+from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
+from nemo_ds2_adapters.adapters.chosen import chosen_adapter
+from nemo_ds2_adapters.adapters.enabling import enabled_adapters
+from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, quiet
+from nemo_ds2_adapters.data.sections import check_section, loader_config, read_section
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.training.adaptation import prepare, train_adapter
-from nemo_ds2_adapters.training.chosen_adapter import chosen_adapter
-from nemo_ds2_adapters.training.data import check_section, loader_config, read_section
-from nemo_ds2_adapters.training.evaluation import total_score, transcribe_section
-from nemo_ds2_adapters.training.script import check_keys, one_line_errors, quiet
-from nemo_ds2_adapters.training.search import Trial
+from nemo_ds2_adapters.evaluation.search import Trial
+from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 FOLDER = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters"
 CONFIGS = [FOLDER / f"{name}.yaml" for name in ("asr_adaptation", "asr_adaptation_grid", "asr_adaptation_hp")]

@@ -17,11 +17,11 @@ import lightning.pytorch as pl
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig
 
-from nemo_ds2_adapters.adapters.restore import check_source, restore_model
-from nemo_ds2_adapters.training.adaptation import prepare, train_adapter
-from nemo_ds2_adapters.training.chosen_adapter import chosen_adapter
-from nemo_ds2_adapters.training.data import read_section
-from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
+from nemo_ds2_adapters.adapters.chosen import chosen_adapter
+from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.data.sections import read_section
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
 

@@ -20,12 +20,12 @@ import torch
 from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.adapters.restore import restore_model
+from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.data.recordings import manifest_lines
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.inference import transcribe
-from nemo_ds2_adapters.inference.decoding import manifest_fields
-from nemo_ds2_adapters.inference.recordings import manifest_lines
-from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.formats.nemo_archive import restore_model
+from nemo_ds2_adapters.recognition.decoding import manifest_fields
+from nemo_ds2_adapters.recognition.transcribe import transcribe
 
 CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "transcribe_speech.yaml"
 

@@ -17,11 +17,11 @@ from nemo.core.config import hydra_runner
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, open_dict
 
-from nemo_ds2_adapters.training.data import check_section, read_section
-from nemo_ds2_adapters.training.outcome import best_validation_wer, save_model
-from nemo_ds2_adapters.training.sampler import use_shorter_first
-from nemo_ds2_adapters.training.script import check_keys, one_line_errors, open_overrides, quiet
-from nemo_ds2_adapters.training.units import frequent_characters, make_tokenizer
+from nemo_ds2_adapters.adaptation.outcome import best_validation_wer, save_model
+from nemo_ds2_adapters.base_training.units import frequent_characters, make_tokenizer
+from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.data.sampler import use_shorter_first
+from nemo_ds2_adapters.data.sections import check_section, read_section
 
 CONFIG = Path(__file__).resolve().parents[3] / "conf" / "deepspeech2" / "deepspeech2_small.yaml"
 

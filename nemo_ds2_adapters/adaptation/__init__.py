@@ -1,0 +1,1 @@
+"""Training adapters: one speaker's, many speakers'."""

@@ -1,0 +1,151 @@
+"""Whether an adapter helps a person, and after how many epochs: the person's own training utterances tell."""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from torch import Tensor
+
+from nemo_ds2_adapters.activations.dataset import PrefixDataset
+from nemo_ds2_adapters.adaptation.together.loop import Together
+from nemo_ds2_adapters.adaptation.together.member import Member, Score, Settings, TokenScore
+from nemo_ds2_adapters.adaptation.together.parts import Parts
+
+LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
+LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effect one in twenty is as large
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What cross-validation says. Sums over all of a person's training utterances, each scored out of fold."""
+
+    epochs: int  # to train for; 0: the base is better, or no worse than chance would have it
+    words: int  # of the references
+    base: Score
+    adapted: Score | None  # after `epochs`, None for 0
+
+    @property
+    def wer_before(self) -> float:
+        """The base's word error rate, as a fraction."""
+        return self.base.word_errors / max(self.words, 1)
+
+    @property
+    def wer_after(self) -> float:
+        """That of what is kept."""
+        return (self.adapted or self.base).word_errors / max(self.words, 1)
+
+
+@dataclass
+class Trial:
+    """One person's adapter, trained once without each fold.
+
+    Args:
+        members: see `fold_members`.
+        base: by its index, each utterance without the adapter.
+        words: of all references.
+    """
+
+    members: Sequence[Member]
+    base: Mapping[int, Score]
+    words: int
+    curve: list[TokenScore] = field(default_factory=list)  # out of fold, summed, after each epoch
+    _best: list[list[Tensor]] = field(default_factory=list)  # the members' weights after the best epoch
+
+    @property
+    def best_epoch(self) -> int:
+        """The one with the fewest errors, of these with the lowest loss; 0 for the first."""
+        return min(range(len(self.curve)), key=lambda epoch: self.curve[epoch])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the errors no longer become fewer, or all epochs are done."""
+        settings, epochs = self.members[0].settings, len(self.curve)
+        if epochs == settings.max_epochs:
+            return True
+        return bool(epochs) and settings.patience is not None and epochs - 1 - self.best_epoch >= settings.patience
+
+    def note(self, scores: Sequence[Sequence[TokenScore]]) -> None:
+        """Take down an epoch: the scores of each member's held-out utterances."""
+        every = list(chain(*scores))
+        self.curve.append(TokenScore(sum(score.errors for score in every), sum(score.loss for score in every)))
+        if self.best_epoch == len(self.curve) - 1:
+            self._best = [member.saved() for member in self.members]
+
+    def restore_best(self) -> None:
+        """Give every member the weights of the best epoch."""
+        for member, weights in zip(self.members, self._best):
+            member.restore(weights)
+
+
+def fold_members(
+    parts: Parts, data: PrefixDataset, utterances: Sequence[int], folds: int, settings: Settings
+) -> list[Member]:
+    """One adapter per fold, trained without the fold's utterances and scored on them.
+
+    Args:
+        parts: the adapter as training starts; it is copied.
+        data: activations.
+        utterances: a person's, indices in the data.
+        folds: number of parts that take turns; with fewer utterances than two per fold, each is left out once.
+        settings: of the training.
+    """
+    count = len(utterances) if len(utterances) < 2 * folds else folds
+    members = []
+    for k in range(count):
+        held_out = list(utterances[k::count])
+        train = [i for position, i in enumerate(utterances) if position % count != k]
+        members.append(Member(copy.deepcopy(parts), train, data.durations(train), held_out, settings))
+    return members
+
+
+def run_epoch(together: Together, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
+    """Train the members of trials for one more epoch, and take down what they have reached.
+
+    Args:
+        together: the training.
+        trials: none of them over.
+        others: are trained along with them.
+    """
+    members = list(chain(*(trial.members for trial in trials)))
+    together.train_epoch([*members, *others])
+    scores = iter(together.token_scores(members))
+    for trial in trials:
+        trial.note([next(scores) for _ in trial.members])
+
+
+def conclude(together: Together, trial: Trial) -> Verdict:
+    """What a trial that is over says of its best epoch."""
+    trial.restore_best()
+    scored = zip(trial.members, together.scores(trial.members))
+    adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}
+    return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base], trial.words)
+
+
+def decide(epochs: int, base: Collection[Score], adapted: Collection[Score], words: int) -> Verdict:
+    """Accept the adapter if it makes fewer errors than the base, by more than chance would have it.
+
+    That is by `LEAST_WORDS`, and both in words and in characters by `LEAST_DEVIATIONS` times the standard deviation
+    of the sum of differences between the two, if they were as often for as against the adapter. With less, in half a
+    minute of speech, harm on other sentences is as likely as gain (docs/defaults.md).
+
+    Args:
+        epochs: that the adapter was trained for.
+        base: of each utterance without the adapter.
+        adapted: of the same utterances, out of fold.
+        words: of all references.
+    """
+    by_words = [b.word_errors - a.word_errors for b, a in zip(base, adapted)]
+    by_characters = [b.character_errors - a.character_errors for b, a in zip(base, adapted)]
+    if sum(by_words) >= LEAST_WORDS and _is_beyond_chance(by_words) and _is_beyond_chance(by_characters):
+        return Verdict(epochs, words, total(base), total(adapted))
+    return Verdict(0, words, total(base), None)
+
+
+def _is_beyond_chance(differences: Sequence[int]) -> bool:
+    return sum(differences) > 0 and sum(differences) >= LEAST_DEVIATIONS * sum(d * d for d in differences) ** 0.5
+
+
+def total(scores: Collection[Score]) -> Score:
+    """The sum over utterances."""
+    return Score(sum(score.word_errors for score in scores), sum(score.character_errors for score in scores))

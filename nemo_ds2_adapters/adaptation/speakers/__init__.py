@@ -1,0 +1,1 @@
+"""An adapter for every speaker of a manifest, in one run."""

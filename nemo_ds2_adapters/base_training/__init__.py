@@ -1,0 +1,1 @@
+"""Base models and full fine-tuning, with Lightning."""

@@ -1,0 +1,177 @@
+"""Save and load a person's adapter, alone or together with its base, by the original's calls."""
+
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from nemo.collections.asr.models import ASRModel
+
+from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
+from nemo_ds2_adapters.adapters.names import missing_adapter
+from nemo_ds2_adapters.compat.base_file import check_base_path, make_folder, read_base, replaced_base, write_base
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.contents import ORIGINAL, StoredAdapter
+from nemo_ds2_adapters.formats.editing import contents_bytes, named, with_adapters
+from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters
+from nemo_ds2_adapters.formats.original import is_original_head, linear_sizes
+from nemo_ds2_adapters.formats.reading import FilePath, read_adapter_file
+
+
+class AdapterManager:
+    """One adapter per file, `<adapter_name>_adapter.pt`.
+
+    A head that replaces the output layer is written in the original's format, which the original reads as well; any
+    other adapter in this package's (docs/adapter_file.md). Both are read, and NeMo's. Where the original prints a
+    line and returns False, these calls raise; what they return is true.
+    """
+
+    @staticmethod
+    def save_adapter(model: ASRModel, save_path: FilePath, adapter_name: str = "default") -> Path:
+        """Write an adapter to `<save_path>/<adapter_name>_adapter.pt`.
+
+        Args:
+            model: where it is attached.
+            save_path: directory, made if it is not there.
+            adapter_name: which adapter; if the model has none of this name, its one enabled adapter is saved under it.
+
+        Returns:
+            the file.
+
+        Raises:
+            AdapterNameError: the model has no such adapter, or the name is not legal.
+            InputError: `save_path` is no directory, or the name no file name.
+            AdapterFileError: a weight is not finite, or the file cannot be written.
+        """
+        path = adapter_file_in(save_path, adapter_name)
+        data = _bytes_of(model, adapter_name)
+        make_folder(path.parent)
+        write_atomically(path, data)
+        return path
+
+    @staticmethod
+    def load_adapter(model: ASRModel, adapter_path: FilePath) -> str:
+        """Attach the adapter of a file under its name, enable it, and disable all others.
+
+        An adapter of this name that the model has is replaced; on any error the model is as it was.
+
+        Returns:
+            the name.
+
+        Raises:
+            AdapterFileError: the file is damaged, holds several adapters, or does not fit the model.
+            BaseMismatchError: the adapter was made for another base, as far as the file says.
+            AdapterNameError: its name is not legal.
+        """
+        contents = read_adapter_file(adapter_path)
+        adapter = _only(contents.adapters, adapter_path)
+        name = named(adapter, adapter.name).name  # legal, or nothing changes
+        with enabled_adapters(model, None):  # two heads cannot be enabled together
+            (loaded,) = attach_contents(model, contents, adapter_path, as_name=f"loading_{uuid4().hex}")
+        if name in list_adapters(model):
+            delete_adapter(model, name)
+        rename_adapter(model, loaded, name)
+        enable_adapters(model, name)
+        return name
+
+    @staticmethod
+    def get_adapter_info(adapter_path: FilePath) -> dict[str, Any]:
+        """`name`, `input_dim`, `hidden_dims` and `output_dim` of the adapter in a file, without a model.
+
+        Raises:
+            AdapterFileError: the file is damaged, holds several adapters, or one that is no chain of Linear layers.
+        """
+        adapter = _only(read_adapter_file(adapter_path).adapters, adapter_path)
+        try:
+            sizes = linear_sizes(adapter)
+        except AdapterFileError as error:
+            raise AdapterFileError(f"{adapter_path}: {error}: inspect_adapter shows what it is") from error
+        return {"name": adapter.name, "input_dim": sizes[0], "hidden_dims": sizes[1:-1], "output_dim": sizes[-1]}
+
+    @staticmethod
+    def save_model_with_adapter(
+        model: ASRModel, model_path: FilePath, adapter_path: FilePath, adapter_name: str = "default"
+    ) -> Path:
+        """Write the base, without any adapter, and one adapter to a file of its own.
+
+        Args:
+            model: both.
+            model_path: of the base: `*.nemo`, or `*.pt` for its state dict and config, read with `weights_only=True`.
+            adapter_path: directory for the adapter, as `save_path` of `save_adapter`.
+            adapter_name: as for `save_adapter`.
+
+        Returns:
+            the adapter's file.
+
+        Raises:
+            InputError: `model_path` ends otherwise, or a `.pt` cannot hold the model; else what `save_adapter` raises.
+        """
+        path = adapter_file_in(adapter_path, adapter_name)
+        adapter = _bytes_of(model, adapter_name)
+        write_base(model, model_path)
+        make_folder(path.parent)
+        write_atomically(path, adapter)
+        return path
+
+    @staticmethod
+    def load_model_with_adapter(model: ASRModel | None, model_path: FilePath, adapter_path: FilePath) -> ASRModel:
+        """Load a base and one adapter for it.
+
+        Args:
+            model: takes over the base's weights, and the adapter as in `load_adapter`; None builds the model from the
+                file. On any error it is as it was.
+            model_path: of the base, `*.nemo` or `*.pt`.
+            adapter_path: of the adapter.
+
+        Returns:
+            the model.
+
+        Raises:
+            InputError: `model_path` is no base model, or one that differs from `model` in more than its weights.
+            AdapterFileError: the adapter's file is damaged, or does not fit.
+        """
+        base = read_base(check_base_path(model_path))
+        if model is None:
+            AdapterManager.load_adapter(base, adapter_path)
+            return base
+        with replaced_base(model, base, model_path):
+            AdapterManager.load_adapter(model, adapter_path)
+        return model
+
+
+def adapter_file_in(folder: FilePath, name: str) -> Path:
+    """`<folder>/<name>_adapter.pt`.
+
+    Raises:
+        InputError: `folder` is no directory, or the name no file name.
+    """
+    folder = Path(folder)
+    if folder.suffix == ".pt" or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder}: give the directory, the file in it will be {name}_adapter.pt")
+    if Path(name).name != name:
+        raise InputError(f"adapter_name={name!r}: is to be part of a file name, which has no {os.sep}")
+    return folder / f"{name}_adapter.pt"
+
+
+def _bytes_of(model: ASRModel, name: str) -> bytes:
+    source = name
+    if name not in list_adapters(model):
+        enabled = enabled_names(model) if list_adapters(model) else []
+        if len(enabled) != 1:
+            raise missing_adapter(name, list_adapters(model))
+        (source,) = enabled
+    contents = describe_adapters(model, source)
+    contents = with_adapters(contents, [named(contents.adapters[source], name)])
+    if is_original_head(contents.adapters[name]):
+        contents.format = ORIGINAL
+    return contents_bytes(contents)
+
+
+def _only(adapters: dict[str, StoredAdapter], path: FilePath) -> StoredAdapter:
+    if len(adapters) != 1:
+        raise AdapterFileError(
+            f"{path}: holds {len(adapters)} adapters, {', '.join(adapters)}: load_adapter takes name="
+        )
+    return next(iter(adapters.values()))

@@ -1,0 +1,53 @@
+"""A script's data sections: checked, and set up the way the base reads text and audio."""
+
+from dataclasses import dataclass
+
+from nemo.collections.asr.models import ASRModel
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_ds2_adapters.data.findings import check_recordings
+from nemo_ds2_adapters.data.manifest import Utterance, check_vocabulary, read_manifest
+
+INHERITED_KEYS = ("sample_rate", "labels", "parser", "normalize_transcripts", "use_start_end_token")
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """One of `train_ds`, `validation_ds` and `test_ds` with the utterances of its manifest."""
+
+    name: str
+    cfg: DictConfig
+    utterances: list[Utterance]
+
+    @property
+    def manifest_key(self) -> str:
+        """Config key of the manifest, for messages."""
+        return f"model.{self.name}.manifest_filepath"
+
+
+def read_section(model_cfg: DictConfig, name: str) -> DataSection:
+    """Read the manifest of a section, before any model is restored.
+
+    Raises:
+        InputError: the manifest or a line of it is wrong.
+    """
+    cfg = model_cfg[name]
+    return DataSection(name, cfg, read_manifest(f"model.{name}.manifest_filepath", cfg.manifest_filepath))
+
+
+def check_section(section: DataSection, model: ASRModel) -> None:
+    """Check transcripts and recordings against the model, and print what was found.
+
+    Raises:
+        InputError: a transcript or a recording that the model cannot use.
+    """
+    check_vocabulary(section.manifest_key, section.utterances, model)
+    for line in check_recordings(section.manifest_key, section.utterances, model):
+        print(line)
+
+
+def loader_config(section: DataSection, model: ASRModel) -> DictConfig:
+    """The section's config for NeMo's data loaders, completed by how the base reads text and audio."""
+    base = model.cfg.get("train_ds") or {}
+    inherited = {key: base[key] for key in INHERITED_KEYS if key in base and key not in section.cfg}
+    return DictConfig({**OmegaConf.to_container(section.cfg, resolve=True), **inherited})  # type: ignore[dict-item]

@@ -1,0 +1,1 @@
+"""How well a model recognises: errors, comparisons, reports, search."""

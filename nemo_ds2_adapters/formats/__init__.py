@@ -1,0 +1,1 @@
+"""Adapters as bytes: this package's files, NeMo's, and the original's."""

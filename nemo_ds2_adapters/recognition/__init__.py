@@ -1,0 +1,1 @@
+"""Recognising speech with adapters: many users in one batch."""

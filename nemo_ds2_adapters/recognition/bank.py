@@ -1,0 +1,264 @@
+"""The adapters of many users in memory, ready to be mixed in a batch."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from threading import Condition
+
+from nemo.core import ModelPT
+
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.modules.routing import RoutedBank, Routing, routed, routed_rows
+from nemo_ds2_adapters.recognition.loading import Part, adapter_source
+from nemo_ds2_adapters.recognition.residents import BankStatistics, Resident, Stack
+from nemo_ds2_adapters.store.store import AdapterStore
+
+
+class AdapterBank:
+    """The adapters of up to `capacity` users, stacked, and the rest in a store.
+
+    A user who is not resident is loaded when first asked for; whoever was not asked for longest leaves, unless pinned
+    or in use by a running batch. A new version in the store is picked up, and erasing a user is noticed, at the next
+    request after `check_seconds`. Any number of threads may use a bank at the same time: a user that several of them
+    ask for is loaded once, and loading touches no slot that a batch reads.
+
+    Args:
+        model: a DeepSpeech2 whose modules take adapters, in eval mode, with no adapter enabled.
+        store: where the adapters lie, by user id; None for the adapters that are attached to the model, by name.
+        capacity: most users resident at the same time. Each architecture reserves memory for that many.
+        check_seconds: how long a resident user is taken for current without asking the store.
+        wait_seconds: how long to wait for running batches to release slots, if all are in use.
+
+    Raises:
+        InputError: the model is no such model, or the capacity is below 1.
+    """
+
+    def __init__(
+        self,
+        model: ModelPT,
+        store: AdapterStore | None = None,
+        capacity: int = 256,
+        check_seconds: float = 1.0,
+        wait_seconds: float = 60.0,
+    ) -> None:
+        if capacity < 1:
+            raise InputError(f"capacity={capacity}: expected room for at least 1 user")
+        self.capacity = capacity
+        self.check_seconds = check_seconds
+        self.wait_seconds = wait_seconds
+        self._source = adapter_source(model, store)
+        self._model = model
+        self._modules = (model.encoder, model.decoder)
+        self._like = next(model.encoder.parameters())
+        self._stacks: dict[Hashable, Stack] = {}
+        self._residents: OrderedDict[str, Resident] = OrderedDict()  # least recently used first
+        self._leaving: set[Resident] = set()  # replaced by a newer version while in use
+        self._pinned: set[str] = set()
+        self._counts = BankStatistics(capacity=capacity)
+        self._changed = Condition()  # guards all of these; notified when a slot may have become free
+
+    @property
+    def statistics(self) -> BankStatistics:
+        """Counts and times at this moment."""
+        with self._changed:
+            return replace(self._counts, resident=len(self._residents))
+
+    def check_model(self, model: ModelPT) -> None:
+        """Make sure that the bank is for this model, and that its modules are those it had.
+
+        Raises:
+            InputError: adapters would silently not run.
+        """
+        if model is not self._model or not all(a is b for a, b in zip((model.encoder, model.decoder), self._modules)):
+            raise InputError(
+                "the bank was made for another model, or another encoder or decoder: make a new AdapterBank"
+            )
+
+    @contextmanager
+    def route(self, users: Sequence[str | None]) -> Iterator[Routing]:
+        """Let the model serve a batch in this block, row by row: `with bank.route(["ann", None, "bob"]): model(...)`.
+
+        Args:
+            users: of each utterance of the batch; None for the base.
+
+        Raises:
+            UnknownUserError: a user has no adapter (AdapterNameError for an attached one); nothing was computed.
+            BaseMismatchError: an adapter was made for another base.
+            AdapterFileError: an adapter is damaged, or does not fit the model.
+            InputError: more users than the bank holds, all slots stay in use for too long, or the model's encoder or
+                decoder is another one by now.
+        """
+        self.check_model(self._model)
+        if isinstance(users, str) or not all(user is None or isinstance(user, str) for user in users):
+            raise InputError(f"users={users!r}: expected a list with a user, or None for the base, per utterance")
+        residents = self._acquire({user for user in users if user is not None})
+        try:
+            routing = self._routing(users, residents)
+            with routed(routing):
+                yield routing
+        finally:
+            self._release(residents.values())
+
+    def pin(self, *users: str) -> None:
+        """Load users, and keep them until `unpin`. Raises what `route` does."""
+        with self._changed:
+            if len(self._pinned | set(users)) > self.capacity:
+                raise InputError(f"{len(self._pinned | set(users))} pinned users do not fit: capacity={self.capacity}")
+        self._release(self._acquire(set(users), pin=True).values())
+
+    def unpin(self, *users: str) -> None:
+        """Let users leave again when others need their place."""
+        with self._changed:
+            self._pinned.difference_update(users)
+            self._changed.notify_all()
+
+    def _routing(self, users: Sequence[str | None], residents: dict[str, Resident]) -> Routing:
+        sites: dict[str, list[RoutedBank]] = {}
+        for stack in {id(r.stack): r.stack for r in residents.values()}.values():
+            own = {key: resident.slot for key, resident in residents.items() if resident.stack is stack}
+            rows = routed_rows([own.get(user, 0) for user in users], self._like.device)  # type: ignore[arg-type]
+            for part, bank in zip(stack.parts, stack.banks):  # type: ignore[union-attr]
+                sites.setdefault(part.site, []).append(RoutedBank(bank, part.adds, rows))
+        return Routing(self._modules, len(users), sites)
+
+    def _acquire(self, keys: set[str], pin: bool = False) -> dict[str, Resident]:
+        """The users' residents, ready and in use by the caller, who must release them."""
+        if len(keys) > self.capacity:
+            raise InputError(f"{len(keys)} users in one batch, but capacity={self.capacity}: make the bank larger")
+        current = self._check_versions(keys)
+        with self._changed:
+            residents, new = self._reserve(keys, current)
+            newly_pinned = keys - self._pinned if pin else set()
+            self._pinned |= newly_pinned
+        try:
+            for resident in new:
+                self._load(resident)
+            for resident in residents.values():
+                resident.is_ready.wait()
+                if resident.error is not None:
+                    raise resident.error
+        except BaseException:
+            for resident in new:  # those not begun, as well
+                self._fail(resident, InputError(f"loading {resident.key!r} was given up: ask again"))
+            self._release(residents.values())
+            self.unpin(*newly_pinned)
+            raise
+        return residents
+
+    def _check_versions(self, keys: set[str]) -> dict[str, Hashable]:
+        """The source's versions of residents that were not compared with it for a while; others need no look.
+
+        Raises:
+            InputError: the source has no such user; then nobody has the adapter any more.
+        """
+        now = time.monotonic()
+        with self._changed:
+            due = [key for key in keys if (r := self._residents.get(key)) and now - r.checked >= self.check_seconds]
+        versions = {}
+        for key in due:
+            try:
+                versions[key] = self._source.version(key)
+            except InputError:
+                with self._changed:
+                    self._remove(key)
+                raise
+        return versions
+
+    def _reserve(self, keys: set[str], current: dict[str, Hashable]) -> tuple[dict[str, Resident], list[Resident]]:
+        """Take all the users into use at once, or wait with none: two batches cannot wait for each other's slots."""
+        now = time.monotonic()
+        for key, version in current.items():
+            resident = self._residents.get(key)
+            if resident is not None and resident.is_ready.is_set():
+                resident.checked = now
+                if resident.version != version:
+                    self._remove(key)
+        deadline = now + self.wait_seconds
+        while not self._make_room(keys):
+            if not self._changed.wait(deadline - time.monotonic()):
+                raise InputError(
+                    f"no room for {len(keys)} users within {self.wait_seconds:g} s: all {self.capacity} slots are "
+                    f"pinned or in use by running batches; make the bank larger"
+                )
+        new = []
+        for key in keys:
+            if key not in self._residents:
+                self._residents[key] = Resident(key)
+                new.append(self._residents[key])
+            self._residents[key].users += 1
+            self._residents.move_to_end(key)
+        counts = self._counts
+        self._counts = replace(counts, requests=counts.requests + len(keys), hits=counts.hits + len(keys) - len(new))
+        return {key: self._residents[key] for key in keys}, new
+
+    def _make_room(self, keys: set[str]) -> bool:
+        """Evict until there is a slot for each of the users, if that is possible."""
+        missing = sum(key not in self._residents for key in keys)
+        excess = len(self._residents) + len(self._leaving) + missing - self.capacity
+        if excess <= 0:
+            return True
+        idle = (k for k, r in self._residents.items() if not r.users and k not in self._pinned and k not in keys)
+        oldest = list(islice(idle, excess))
+        if len(oldest) < excess:
+            return False
+        for key in oldest:
+            self._remove(key)
+        self._counts = replace(self._counts, evictions=self._counts.evictions + excess)
+        return True
+
+    def _load(self, resident: Resident) -> None:
+        start = time.monotonic()
+        try:
+            resident.version, adapter = self._source.load(resident.key)
+            with self._changed:
+                resident.stack = self._stack(adapter.parts)
+                resident.slot = resident.stack.free.pop()
+            resident.stack.write(resident.slot, resident.key, adapter)
+        except Exception as error:
+            self._fail(resident, error)
+            return
+        with self._changed:
+            resident.checked = start
+            seconds = self._counts.load_seconds + time.monotonic() - start
+            self._counts = replace(self._counts, loads=self._counts.loads + 1, load_seconds=seconds)
+        resident.is_ready.set()
+
+    def _stack(self, parts: tuple[Part, ...]) -> Stack:
+        signature = tuple(part.signature for part in parts)
+        if signature not in self._stacks:
+            for unused in [s for s, stack in self._stacks.items() if len(stack.free) == self.capacity]:
+                del self._stacks[unused]
+            self._stacks[signature] = Stack(parts, self.capacity, self._like)
+        return self._stacks[signature]
+
+    def _fail(self, resident: Resident, error: Exception) -> None:
+        """Tell who waits for it that it cannot be had; nothing happens if it is ready, or has failed, already."""
+        if not resident.is_ready.is_set():
+            with self._changed:
+                if self._residents.get(resident.key) is resident:
+                    self._remove(resident.key)
+            resident.error = error
+            resident.is_ready.set()
+
+    def _remove(self, key: str) -> None:
+        """Forget a resident; its slot becomes free when no batch uses it any more."""
+        resident = self._residents.pop(key, None)
+        if resident is not None:
+            self._leaving.add(resident)
+            self._free_unused(resident)
+
+    def _release(self, residents: Iterable[Resident]) -> None:
+        with self._changed:
+            for resident in residents:
+                resident.users -= 1
+                self._free_unused(resident)
+            self._changed.notify_all()
+
+    def _free_unused(self, resident: Resident) -> None:
+        if resident in self._leaving and not resident.users:
+            self._leaving.remove(resident)
+            if resident.stack is not None and resident.slot:
+                resident.stack.free.append(resident.slot)

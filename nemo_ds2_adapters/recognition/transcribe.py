@@ -1,0 +1,151 @@
+"""Transcription with one adapter per utterance."""
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from nemo.collections.asr.models import EncDecCTCModel
+from torch import Tensor
+
+from nemo_ds2_adapters.data.recordings import AudioSource, Recording, is_manifest, open_recordings
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.recognition.bank import AdapterBank
+from nemo_ds2_adapters.recognition.batches import Failures, OnError, Users, run_recordings, serving, usable_users
+from nemo_ds2_adapters.recognition.decoding import Decoder
+from nemo_ds2_adapters.recognition.windows import check_window_seconds, plan_windows
+from nemo_ds2_adapters.store.store import AdapterStore
+
+RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
+
+
+def transcribe(
+    model: EncDecCTCModel,
+    audio: AudioSource | Sequence[AudioSource],
+    adapters: Sequence[str | None] | None = None,
+    store: AdapterStore | AdapterBank | str | os.PathLike[str] | None = None,
+    batch_size: int = 16,
+    *,
+    adapter_key: str | None = None,
+    return_hypotheses: bool = False,
+    timestamps: bool = False,
+    confidence: bool = False,
+    max_seconds: float = 40.0,
+    overlap_seconds: float = 4.0,
+    progress: bool = True,
+    on_error: OnError | None = None,
+) -> list[Any]:
+    """Transcribe recordings of any number of users in mixed batches.
+
+    Batches are made of utterances of similar length. Longer ones than `max_seconds` are cut into overlapping windows,
+    whose outputs are joined before decoding. Afterwards the model is in the mode, and has the adapters enabled, in
+    which it was found; nobody else may use it meanwhile. A service that forms its own batches uses an `AdapterBank`.
+
+    Args:
+        model: a NeMo CTC model; for adapters per utterance, a DeepSpeech2.
+        audio: path of a file or a NeMo manifest, array or tensor `[T]` at the model's sample rate, or a list of these
+            except manifests.
+        adapters: for each utterance a user id of the store, without a store the name of an attached adapter, or None
+            for the base. If not given, a manifest may say it; otherwise the model is used as it is.
+        store: the users' adapters, or a bank of them; None for those attached to the model.
+        batch_size: utterances per batch.
+        adapter_key: field of the manifest that names the adapter; a line without it gets the base. By default
+            `adapter`, or with a store `speaker` where there is no `adapter`.
+        return_hypotheses: NeMo's `Hypothesis` objects instead of text.
+        timestamps: hypotheses with `timestamp["word"]`, `["char"]` and `["segment"]`, `start` and `end` in seconds.
+        confidence: hypotheses with `word_confidence`, `token_confidence` and `frame_confidence`.
+        max_seconds: longest window.
+        overlap_seconds: of neighbouring windows.
+        progress: show a progress bar.
+        on_error: called with the number of an utterance that cannot be transcribed, and the reason; its result is
+            None, and the others go on. Without it, the first such utterance raises.
+
+    Returns:
+        texts or hypotheses, in the order of the input.
+
+    Raises:
+        InputError: unsuitable settings, `adapters` of another length, or a recording or user that cannot be used.
+        AdapterFileError: an adapter that cannot be used.
+    """
+    if not isinstance(model, EncDecCTCModel):
+        raise InputError(f"a {type(model).__name__} cannot be used: expected a NeMo CTC model")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
+    check_window_seconds(max_seconds, overlap_seconds)
+    if isinstance(store, str | os.PathLike):
+        store = AdapterStore(store, create=False)
+    decoder = Decoder(model, timestamps, confidence)
+    failures = Failures(on_error)
+    found = list(open_recordings(audio, int(model.cfg.sample_rate)))
+    recordings = _without_errors(found, failures)
+    if is_manifest(audio) and adapters is None:
+        users = _users_of_manifest(recordings, adapter_key, store is not None, failures)
+    else:
+        users = _given_users(adapters, len(found), adapter_key, store is not None)
+    longest, overlap = (int(seconds / decoder.frame_seconds) for seconds in (max_seconds, overlap_seconds))
+    windows = {n: plan_windows(one.seconds / decoder.frame_seconds, longest, overlap) for n, one in recordings.items()}
+    bank = store if isinstance(store, AdapterBank) else None
+    if users is not None and not isinstance(store, AdapterBank):
+        bank = AdapterBank(model, store, capacity=RESIDENT_BATCHES * batch_size)
+    if bank is not None:
+        bank.check_model(model)
+
+    def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
+        with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):
+            log_probs, frames, _ = model(input_signal=signals, input_signal_length=lengths)
+        return log_probs, frames
+
+    usable = usable_users(bank, users, failures)
+    results: list[Any] = [None] * len(found)
+    with serving(model, routed=users is not None):
+        for outputs in run_recordings(
+            model, run, recordings, windows, decoder.frame_seconds, batch_size, failures, progress, usable
+        ):
+            for number, hypothesis in zip(outputs, decoder(list(outputs.values()))):
+                results[number] = hypothesis
+    if return_hypotheses or timestamps or confidence:
+        return results
+    return [None if hypothesis is None else hypothesis.text for hypothesis in results]
+
+
+def _without_errors(found: Sequence[Recording | InputError], failures: Failures) -> dict[int, Recording]:
+    recordings = {}
+    for number, recording in enumerate(found):
+        if isinstance(recording, InputError):
+            failures.add(number, recording)
+        else:
+            recordings[number] = recording
+    return recordings
+
+
+def _given_users(
+    adapters: Sequence[str | None] | None, count: int, adapter_key: str | None, has_store: bool
+) -> Users | None:
+    if adapter_key is not None:
+        raise InputError(f"adapter_key={adapter_key} names a field of a manifest: give a manifest, or adapters alone")
+    if adapters is None:
+        if has_store:
+            raise InputError("a store is given, but not whose adapters to use: give adapters=, one per utterance")
+        return None
+    if isinstance(adapters, str) or len(adapters) != count:
+        given = "one name" if isinstance(adapters, str) else f"{len(adapters)} adapters"
+        raise InputError(f"{given} for {count} utterances: give one adapter, or None, per utterance")
+    return dict(enumerate(adapters))
+
+
+def _users_of_manifest(
+    recordings: dict[int, Recording], adapter_key: str | None, has_store: bool, failures: Failures
+) -> Users | None:
+    keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if has_store else ["adapter"]
+    users: Users = {}
+    for number, recording in list(recordings.items()):
+        key = next((key for key in keys if key in recording.entry), None)
+        user = recording.entry[key] if key else None
+        if user is not None and not isinstance(user, str):
+            failures.add(number, InputError(f"{recording.label}: {key}={user!r}, expected text"))
+            del recordings[number]
+        elif key:
+            users[number] = user
+    if not users and recordings and (adapter_key or has_store):
+        raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
+    return {number: users.get(number) for number in recordings} if users else None

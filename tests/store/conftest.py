@@ -1,0 +1,65 @@
+"""A store, and adapters that differ in one number."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from nemo.collections.asr.models import EncDecCTCModel
+
+from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.formats.contents import FileContents
+from nemo_ds2_adapters.formats.file import describe_adapters
+from nemo_ds2_adapters.store.store import AdapterStore
+
+ContentsMaker = Callable[..., FileContents]
+
+
+@pytest.fixture
+def value() -> Callable[[FileContents], float]:
+    """The number that all weights of an adapter have; fails if they differ, as in a mixture of two versions."""
+
+    def read(contents: FileContents) -> float:
+        (adapter,) = contents.adapters.values()
+        numbers = torch.cat([weight.reshape(-1) for state in adapter.states for weight in state.values()])
+        assert (numbers == numbers[0]).all()
+        return numbers[0].item()
+
+    return read
+
+
+@pytest.fixture
+def ds2(make_base, mlp) -> EncDecCTCModel:
+    """A DeepSpeech2 with the adapters `user_john` and `user_j`."""
+    model = make_base(n_layers=1)
+    for name in ("user_john", "user_j"):
+        add_adapter(model, name, mlp)
+    return model
+
+
+@pytest.fixture(scope="session")
+def made() -> dict[str, FileContents]:
+    """What is made once for all tests."""
+    return {}
+
+
+@pytest.fixture
+def adapter(made: dict[str, FileContents], request: pytest.FixtureRequest) -> ContentsMaker:
+    """Maker of adapters of `ds2` whose weights all have one value."""
+    if "original" not in made:
+        made["original"] = describe_adapters(request.getfixturevalue("ds2"), "user_john")
+
+    def make(number: float = 1.0) -> FileContents:
+        contents = copy.deepcopy(made["original"])
+        for state in contents.adapters["user_john"].states:
+            for weight in state.values():
+                weight.fill_(number)
+        return contents
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AdapterStore:
+    return AdapterStore(tmp_path / "store")
