@@ -1,0 +1,219 @@
+"""An adapter as a value: what files hold, stores keep, training starts from and returns.
+
+Nobody attaches an adapter to a model to read, write, average, copy or rename it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What an adapter says about itself."""
+
+    fingerprint: str  # of the base it was made for, see `adapters.fingerprint`
+    base: Mapping[str, Any]  # that base in plain values, to explain a difference
+    created: str  # ISO 8601, UTC
+    versions: Mapping[str, str]  # of nemo_ds2_adapters, nemo_toolkit and torch
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # plain values: user id, seconds of speech, ...
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A named adapter. Two are equal if their names, architectures and weights are, whatever they say of themselves.
+
+    Args:
+        name: without module prefix.
+        config: plain values that build its modules, `_target_` among them.
+        weights: by point, the state dict of the module there. A point is the path of a block in the model,
+            `encoder.adapter_points.0`; formats that do not say where an adapter sits number them, `0`, `1`, ...
+        module: NeMo's prefix of the module it belongs to: `encoder`, `decoder`, `encoder+decoder`, '' for the default.
+        info: None if it comes from a format that says nothing.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, State]
+    module: str = ""
+    info: Info | None = None
+
+    @property
+    def full_name(self) -> str:
+        """As NeMo takes it: `decoder:user_john`."""
+        return f"{self.module}:{self.name}" if self.module else self.name
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in its floating-point tensors."""
+        return sum(value.numel() for value in self._tensors() if value.is_floating_point())
+
+    @property
+    def points(self) -> list[str] | None:
+        """Paths of the blocks it sits in, None if its format did not say."""
+        return None if all(point.isdecimal() for point in self.weights) else list(self.weights)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Of its info; empty without one."""
+        return self.info.metadata if self.info else {}
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Equal for adapters that differ in nothing but name, weights, and whether they are enabled."""
+        shapes = {
+            point: {key: list(value.shape) for key, value in state.items()} for point, state in self.weights.items()
+        }
+        return {"module": self.module, **self.config, "enabled": None, "shapes": shapes}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Adapter):
+            return NotImplemented
+        alike = self.name == other.name and self.architecture == other.architecture
+        return alike and all(torch.equal(a, b) for a, b in zip(self._tensors(), other._tensors()))
+
+    __hash__ = None  # type: ignore[assignment]  # tensors may be compared, not looked up
+
+    def _tensors(self) -> list[Tensor]:
+        return [state[key] for _, state in sorted(self.weights.items()) for key in sorted(state)]
+
+
+def renamed(adapter: Adapter, name: str, taken: Sequence[str] = ()) -> Adapter:
+    """The adapter under another name.
+
+    Raises:
+        AdapterNameError: the name is not legal, or taken.
+    """
+    check_adapter_name(name, taken)
+    check_reloadable(name, {key for state in adapter.weights.values() for key in state})
+    return replace(adapter, name=name)
+
+
+def with_metadata(adapter: Adapter, metadata: Mapping[str, Any]) -> Adapter:
+    """The adapter with these metadata in place of its own.
+
+    Raises:
+        InputError: it comes from a format that has none.
+    """
+    if adapter.info is None:
+        raise InputError(f"adapter {adapter.name!r} comes from a format without metadata: attach it to its base first")
+    return replace(adapter, info=replace(adapter.info, metadata=dict(metadata)))
+
+
+def mean(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) -> Adapter:
+    """The weighted mean of adapters of one architecture and one base: the first one, but for its weights.
+
+    Args:
+        adapters: at least one.
+        weights: one per adapter, at least 0, any scale; None weighs them equally.
+
+    Raises:
+        InputError: no adapters, unsuitable weights, or adapters that differ in architecture or base.
+    """
+    shares = _shares(adapters, weights)
+    first = adapters[0]
+    for other in adapters[1:]:
+        check_alike(first, other)
+    combined = {
+        point: {key: _weighted_sum([adapter.weights[point][key] for adapter in adapters], shares) for key in state}
+        for point, state in first.weights.items()
+    }
+    return replace(first, weights=combined)
+
+
+def towards(adapter: Adapter, other: Adapter, t: float) -> Adapter:
+    """The adapter moved on the straight line to another one: itself at `t` 0, the other one's weights at 1.
+
+    Raises:
+        InputError: they differ in architecture or base, or `t` is not within 0 and 1.
+    """
+    if not 0.0 <= t <= 1.0:
+        raise InputError(f"t={t}: expected 0 (the first adapter) to 1 (the second one)")
+    return mean([adapter, other], [1.0 - t, t])
+
+
+def zero(adapter: Adapter) -> Adapter:
+    """An adapter of this architecture that changes nothing, the base: its last layer is zero, as before training.
+
+    Raises:
+        InputError: there is no such adapter, since its output takes the place of the base's.
+    """
+    if not is_additive(adapter):
+        raise InputError(f"adapter {adapter.name!r} replaces what the base computes: it cannot be the base")
+    cleared = {}
+    for point, state in adapter.weights.items():
+        last_layer = list(state)[-1].rpartition(".")[0]
+        cleared[point] = {
+            key: torch.zeros_like(value) if key.rpartition(".")[0] == last_layer else value
+            for key, value in state.items()
+        }
+    return replace(adapter, weights=cleared)
+
+
+def is_additive(adapter: Adapter) -> bool:
+    """Whether its output is added to what the base computes, so that nothing is added by zero weights."""
+    strategy = adapter.config.get("adapter_strategy")
+    target = strategy.get("_target_", "") if isinstance(strategy, Mapping) else ""
+    return adapter.config.get("mode") != "replace" and not str(target).endswith("ReturnResultAdapterStrategy")
+
+
+def check_alike(first: Adapter, other: Adapter) -> None:
+    """Refuse to compute with adapters whose weights do not mean the same.
+
+    Raises:
+        InputError: says in what they differ.
+    """
+    one, two = first.architecture, other.architecture
+    for key in one | two:
+        if one.get(key) != two.get(key):
+            raise InputError(
+                f"adapters {first.name!r} and {other.name!r} cannot be averaged, they differ in {key}: "
+                f"{one.get(key)!r} and {two.get(key)!r}"
+            )
+    if first.info and other.info and first.info.fingerprint != other.info.fingerprint:
+        raise InputError(f"adapters {first.name!r} and {other.name!r} were made for different base models")
+
+
+def check_finite(name: str, states: Sequence[State]) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        AdapterFileError: names the first such weight.
+    """
+    for state in states:
+        for key, value in state.items():
+            if value.is_floating_point() and value.numel() and not _is_finite(value):
+                raise AdapterFileError(f"weight {key} of adapter {name!r} is not finite (NaN or infinity)")
+
+
+def _is_finite(value: Tensor) -> bool:
+    low, high = torch.aminmax(value)  # both NaN if any value is
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _shares(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> list[float]:
+    if not adapters:
+        raise InputError("no adapters to average: name at least one")
+    if weights is None:
+        return [1 / len(adapters)] * len(adapters)
+    if len(weights) != len(adapters):
+        raise InputError(f"{len(adapters)} adapters and {len(weights)} weights: give one weight per adapter")
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
+        raise InputError(f"weights={list(weights)}: expected finite numbers of at least 0, not all 0")
+    return [weight / sum(weights) for weight in weights]
+
+
+def _weighted_sum(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """In double precision; of a counter such as batch norm's, which has no mean, the first one's value."""
+    if not values[0].is_floating_point() or len(values) == 1:
+        return values[0]
+    return torch.stack([value.double() * share for value, share in zip(values, shares)]).sum(0).to(values[0].dtype)
