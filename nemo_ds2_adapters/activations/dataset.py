@@ -1,22 +1,24 @@
-"""Prefix activations in the place of recordings: what NeMo's training and validation steps are fed with."""
+"""Prefix activations in the place of recordings: what training and validation steps are fed with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from nemo.collections.asr.data.audio_to_text_dali import DALIOutputs
 from nemo.collections.asr.models import ASRModel
+from nemo.collections.asr.parts.preprocessing.segment import AudioSegment
+from nemo.collections.common.parts.preprocessing.parsers import make_parser
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import Key, PrefixCache
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.data.manifest import Utterance
 
 COMPUTED_AT_ONCE = 32  # utterances; a recurrent layer takes a tenth less for each than with 16
-DATA_SETTINGS = ("trim", "channel_selector")  # of NeMo's dataset, beside those of its featurizer
 
 Item = tuple[Tensor, Tensor]  # activations [T', D] and tokens [U]
 
@@ -44,29 +46,40 @@ class PrefixBatch(DALIOutputs):
         return PrefixBatch(*(tensor.pin_memory() for tensor in self))
 
 
-class PrefixDataset(Dataset[Item | list[Item]]):
-    """NeMo's dataset with the activations of one point instead of sound; `compute` fills the cache first.
+class PrefixData(Dataset[Item | list[Item]]):
+    """Utterances by position: the activations of one point, and the transcript in output units.
+
+    `compute` fills the cache first.
 
     Args:
-        dataset: one of NeMo's datasets of recordings and transcripts (`AudioToCharDataset`, `AudioToBPEDataset`).
         model: whose prefix it is, fit for it as `why_not_exact` says.
+        utterances: with transcripts.
         point: of the encoder.
-        cache: where activations are and go.
-        dtype: precision in the cache; None keeps the model's.
+        cache: where activations are and go: one for all, or one for each utterance.
+        options: how transcripts are read, as in NeMo's data sections (`parser`, ...); what is not in them is as the
+            base was trained.
     """
 
     def __init__(
-        self, dataset: Any, model: ASRModel, point: int, cache: PrefixCache, dtype: torch.dtype | None = None
+        self,
+        model: ASRModel,
+        utterances: Sequence[Utterance],
+        point: int,
+        cache: PrefixCache | Sequence[PrefixCache],
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.dataset = dataset
+        self.utterances, self.point = utterances, point
         self._model = model
-        self.point = point
-        self._cache = cache
+        self._caches = [cache] * len(utterances) if isinstance(cache, PrefixCache) else cache
+        self._tokens = tokeniser(model, options or {})
+        self._pad_id = _special_id(model, "pad_id") or 0
         self._parameter = next(model.encoder.conv.parameters())
-        self._dtype = dtype
-        self._keys = self._make_keys()
+        common = {"base": fingerprint(model), "point": point, "arithmetic": str(self._parameter.dtype)}
+        self._keys: list[Key] = [
+            {**common, "audio": audio_identity(u.audio, u.offset, u.duration)} for u in utterances
+        ]
 
-    def compute(self, precision: torch.dtype | None = None, progress: bool = True) -> int:
+    def compute(self, precision: torch.dtype | None = None, progress: bool = False) -> int:
         """Run what the cache does not have through the prefix.
 
         Args:
@@ -75,77 +88,100 @@ class PrefixDataset(Dataset[Item | list[Item]]):
 
         Returns:
             how many utterances that were.
+
+        Raises:
+            InputError: a recording cannot be read, or the cache's folder not be written.
         """
-        missing = [i for i, key in enumerate(self._keys) if key not in self._cache]
-        missing.sort(key=lambda i: self.dataset.manifest_processor.collection[i].duration)
-        device = self._parameter.device.type
-        autocast = torch.autocast(device, dtype=precision, enabled=precision is not None)
-        loader = DataLoader(Subset(self.dataset, missing), COMPUTED_AT_ONCE, collate_fn=self.dataset.collate_fn)
+        missing = [i for i, (key, cache) in enumerate(zip(self._keys, self._caches)) if key not in cache]
+        missing.sort(key=lambda i: self.utterances[i].duration)
+        autocast = torch.autocast(self._parameter.device.type, dtype=precision, enabled=precision is not None)
         with tqdm(total=len(missing), desc="frozen part", unit="utt", leave=False, disable=not progress) as bar:
-            for k, (signal, signal_length, *_) in enumerate(loader):
+            for start in range(0, len(missing), COMPUTED_AT_ONCE):
+                some = missing[start : start + COMPUTED_AT_ONCE]
+                signals = [self._signal(self.utterances[i]) for i in some]
                 # In the mode of training, without which a CPU's recurrent layers take another way, slower for batches.
                 with torch.enable_grad(), autocast:
-                    activations, lengths = self._run(signal, signal_length)
-                for i, utterance, length in zip(missing[k * COMPUTED_AT_ONCE :], activations, lengths.tolist()):
-                    # Not a view: that would keep the whole batch.
-                    self._cache.put(self._keys[i], utterance[:length].to(self._dtype, copy=True))
-                bar.update(len(signal))
+                    activations, lengths = self._run(signals)
+                for i, utterance, length in zip(some, activations, lengths.tolist()):
+                    self._caches[i].put(self._keys[i], utterance[:length])
+                bar.update(len(some))
         return len(missing)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.utterances)
 
     def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:
         return self.item(index) if isinstance(index, int) else [self.item(int(i)) for i in index]
 
-    def durations(self, utterances: Sequence[int]) -> list[float]:
+    def durations(self, positions: Sequence[int]) -> list[float]:
         """Seconds of each."""
-        return [self.dataset.manifest_processor.collection[i].duration for i in utterances]
+        return [self.utterances[i].duration for i in positions]
 
-    def words(self, utterances: Sequence[int]) -> int:
+    def words(self, positions: Sequence[int]) -> int:
         """Words of their references."""
-        return sum(len(self.dataset.manifest_processor.collection[i].text_raw.split()) for i in utterances)
+        return sum(len(self.utterances[i].text.split()) for i in positions)
 
-    def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
-        """Padded to the longest, activations with zeros."""
-        activations, tokens = zip(*items)
-        padded = pad_sequence(list(activations), batch_first=True).to(self._parameter.dtype)
-        pad_id = self.dataset.manifest_processor.pad_id
-        return PrefixBatch(
-            padded.transpose(1, 2),
-            torch.tensor([len(a) for a in activations]),
-            pad_sequence(list(tokens), batch_first=True, padding_value=pad_id),
-            torch.tensor([len(t) for t in tokens]),
-        )
-
-    def item(self, index: int) -> Item:
+    def item(self, position: int) -> Item:
         """Activations and tokens of one utterance.
 
         Raises:
             LookupError: its activations are gone from the cache, or were never computed.
         """
-        activations = self._cache.get(self._keys[index])
+        activations = self._caches[position].get(self._keys[position])
         if activations is None:
-            raise LookupError(f"utterance {index} is not in the cache: its file was removed, or compute() did not run")
-        tokens, _ = self.dataset.manifest_processor.process_text_by_id(index)
-        return activations, torch.tensor(tokens).long()
+            raise LookupError(f"utterance {position} is not in the cache: its file was removed, or compute() not run")
+        return activations, torch.tensor(self._tokens(self.utterances[position].text)).long()
 
-    def _run(self, signal: Tensor, signal_length: Tensor) -> tuple[Tensor, Tensor]:
+    def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
+        """Padded to the longest, activations with zeros."""
+        activations, tokens = zip(*items)
+        return PrefixBatch(
+            pad_sequence(list(activations), batch_first=True).to(self._parameter.dtype).transpose(1, 2),
+            torch.tensor([len(a) for a in activations]),
+            pad_sequence(list(tokens), batch_first=True, padding_value=self._pad_id),
+            torch.tensor([len(t) for t in tokens]),
+        )
+
+    def _signal(self, utterance: Utterance) -> Tensor:
+        sample_rate = self._model.cfg.preprocessor.sample_rate
+        segment = AudioSegment.from_file(
+            str(utterance.audio),
+            target_sr=sample_rate,
+            offset=utterance.offset,
+            duration=utterance.duration,
+            channel_selector="average",
+        )
+        return torch.tensor(segment.samples, dtype=torch.float)
+
+    def _run(self, signals: list[Tensor]) -> tuple[Tensor, Tensor]:
         device = self._parameter.device
-        features, lengths = self._model.preprocessor(input_signal=signal.to(device), length=signal_length.to(device))
+        features, lengths = self._model.preprocessor(
+            input_signal=pad_sequence(signals, batch_first=True).to(device),
+            length=torch.tensor([len(signal) for signal in signals], device=device),
+        )
         return self._model.encoder.forward_prefix(features, lengths, self.point)
 
-    def _make_keys(self) -> list[Key]:
-        settings = {name: getattr(self.dataset, name, None) for name in DATA_SETTINGS}
-        featurizer = self.dataset.featurizer
-        common = {
-            "base": fingerprint(self._model),
-            "point": self.point,
-            "precision": str(self._dtype or self._parameter.dtype),
-            "data": {**settings, "sample_rate": featurizer.sample_rate, "int_values": featurizer.int_values},
-        }
-        samples = self.dataset.manifest_processor.collection
-        return [{**common, "audio": audio_identity(s.audio_file, s.offset, s.duration)} for s in samples]
+
+def tokeniser(model: ASRModel, options: Mapping[str, Any]) -> Callable[[str], list[int]]:
+    """What makes output units of a transcript, as NeMo's data sets do.
+
+    Args:
+        model: whose units.
+        options: of a data section; what is not in them is as the base was trained.
+    """
+    options = {**(model.cfg.get("train_ds") or {}), **options}
+    if not hasattr(model, "tokenizer"):
+        return make_parser(
+            labels=list(model.decoder.vocabulary),
+            name=options.get("parser", "en"),
+            unk_id=options.get("unk_index", -1),
+            blank_id=options.get("blank_index", -1),
+            do_normalize=options.get("normalize_transcripts", False),
+        )
+    marked = options.get("use_start_end_token", False)
+    before, after = ([_special_id(model, name)] if marked else [] for name in ("bos_id", "eos_id"))
+    before, after = ([i for i in ids if i] for ids in (before, after))
+    return lambda text: [*before, *model.tokenizer.text_to_ids(text), *after]
 
 
 def audio_identity(path: str | Path, offset: float | None, duration: float) -> list[str | float | None]:
@@ -155,13 +191,7 @@ def audio_identity(path: str | Path, offset: float | None, duration: float) -> l
     return [str(resolved), state.st_size, state.st_mtime_ns, offset, duration]
 
 
-def prefix_loader(loader: DataLoader, dataset: PrefixDataset) -> DataLoader:
-    """A loader like NeMo's, with the same batches, of activations."""
-    return DataLoader(
-        dataset=dataset,
-        batch_size=loader.batch_size,
-        sampler=loader.sampler,
-        collate_fn=dataset.collate_fn,
-        drop_last=loader.drop_last,
-        pin_memory=loader.pin_memory,
-    )
+def _special_id(model: ASRModel, name: str) -> int | None:
+    """Of a tokenizer, if it has one above 0."""
+    found = getattr(getattr(model, "tokenizer", None), name, None)
+    return found if isinstance(found, int) and found > 0 else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
@@ -9,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from nemo.collections.asr.models import ASRModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from nemo_ds2_adapters.activations.dataset import Item, PrefixDataset
-from nemo_ds2_adapters.adaptation.regularise import distance_to, divergence
-from nemo_ds2_adapters.adaptation.together.member import Member, Score, TokenScore
-from nemo_ds2_adapters.adaptation.together.parts import can_share_batch, installed, side_by_side
+from nemo_ds2_adapters.activations.dataset import Item, PrefixData
+from nemo_ds2_adapters.adaptation.member import Member
+from nemo_ds2_adapters.adaptation.modules import can_share_batch, installed, modules_of, side_by_side
+from nemo_ds2_adapters.adaptation.settings import Settings
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.evaluation.error_counts import character_errors, token_errors, word_errors
 
@@ -22,6 +25,23 @@ BASE_ROWS = 32  # utterances, where the base runs
 # Rows of members that share a batch. A recurrent layer's time is that of its steps, nearly whatever the rows; where
 # none comes after the adapters, more rows only leave the processor's cache.
 ROWS, ROWS_WITHOUT_RECURRENCE = 64, 8
+
+
+
+class TokenScore(NamedTuple):
+    """How far the likeliest path of a model's output is from the transcript; of two scores the lower one is better."""
+
+    errors: int  # output units to insert, delete or replace
+    loss: float  # CTC, which tells apart what has the same errors
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far what a model writes is from the transcript of an utterance, or of several together."""
+
+    word_errors: int
+    character_errors: int
+
 
 T = TypeVar("T")
 Share = tuple[Member, list[int]]  # utterances that a member is trained or scored on
@@ -36,7 +56,7 @@ class Output(NamedTuple):
     target_lengths: Tensor  # [B]
 
 
-class Together:
+class Engine:
     """The training of adapters of one architecture.
 
     The frozen part that comes after the adapters runs on the rows of several members at once. A member's losses,
@@ -45,14 +65,26 @@ class Together:
 
     Args:
         model: frozen, in eval mode.
-        data: activations of the point of the members' first adapters, in the cache.
+        data: activations of the point of the members' first adapters, computed.
         name: of an attached adapter with the members' architecture, which is left as it is.
     """
 
-    def __init__(self, model: ASRModel, data: PrefixDataset, name: str) -> None:
+    def __init__(self, model: ASRModel, data: PrefixData, name: str) -> None:
         self._model, self._data, self._name = model, data, name
         self._rows = ROWS if data.point < model.encoder.n_layers else ROWS_WITHOUT_RECURRENCE
         self._base_log_probs: dict[int, Tensor] = {}  # [T', V], of utterances of members that are held to them
+
+    def member(self, start: Adapter, train: Sequence[int], held_out: Sequence[int], settings: Settings) -> Member:
+        """An adapter to be trained.
+
+        Args:
+            start: of the attached adapter's architecture; a copy is trained.
+            train: positions of its training utterances in the data.
+            held_out: positions of those it is scored on.
+            settings: of the training.
+        """
+        modules = modules_of(start, self._model, self._name)
+        return Member(start, modules, train, self._data.durations(train), held_out, settings)
 
     def train_epoch(self, members: Sequence[Member]) -> None:
         """Train every member for its next epoch."""
@@ -87,7 +119,7 @@ class Together:
 
     def _groups(self, shares: list[Share]) -> Iterator[list[Share]]:
         """Members that run in one batch, those with long utterances together."""
-        if not all(can_share_batch(member.parts) for member, _ in shares):
+        if not all(can_share_batch(member.modules) for member, _ in shares):
             yield from ([share] for share in shares)
             return
         shares = sorted(shares, key=lambda share: max(self._data.durations(share[1])))
@@ -101,13 +133,7 @@ class Together:
             loss = self._model.loss(
                 log_probs=log_probs, targets=targets, input_lengths=lengths, target_lengths=target_lengths
             )
-            settings = member.settings
-            if settings.kl_weight:
-                wanted = [self._base_log_probs[i] for i in batch]
-                base = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True)
-                loss = loss + settings.kl_weight * divergence(base, log_probs[:, : base.shape[1]], lengths)
-            if settings.l2_weight:
-                loss = loss + settings.l2_weight * distance_to(member.start, member.parameters)
+            loss = member.regulariser.added_to(loss, log_probs, lengths, lambda batch=batch: self._base(batch))
             losses.append(loss)
         torch.stack(losses).sum().backward()  # of each member alone, as no parameter is shared
         for member, _ in group:
@@ -132,15 +158,19 @@ class Together:
     @contextmanager
     def _running(self, members: list[Member], training: bool) -> Iterator[None]:
         """The members' adapters in the model."""
-        if can_share_batch(members[0].parts):
-            with side_by_side(self._model, [member.parts for member in members]):
+        if can_share_batch(members[0].modules):
+            with side_by_side(self._model, [member.modules for member in members]):
                 yield
             return
         (member,) = members
-        for part in member.parts.values():
-            part.train(training)
-        with installed(self._model, self._name, member.parts), member.random_numbers():
+        for module in member.modules.values():
+            module.train(training)
+        with installed(self._model, self._name, member.modules), member.random_numbers():
             yield
+
+    def _base(self, utterances: Sequence[int]) -> Tensor:
+        """Log probabilities `[B, T', V]` of the base, padded with zeros."""
+        return pad_sequence([self._base_log_probs[i] for i in utterances], batch_first=True)
 
     @torch.no_grad()
     def _compute_base(self, members: Sequence[Member]) -> None:
@@ -154,7 +184,7 @@ class Together:
 
 
 @torch.no_grad()
-def score(model: ASRModel, data: PrefixDataset, indices: Sequence[int]) -> list[Score]:
+def score(model: ASRModel, data: PrefixData, indices: Sequence[int]) -> list[Score]:
     """The model as it is, with the adapters that are enabled, on single utterances."""
     scores = []
     for some in _chunks(indices):
@@ -166,7 +196,7 @@ def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:
     return (list(indices[start : start + BASE_ROWS]) for start in range(0, len(indices), BASE_ROWS))
 
 
-def _run(model: ASRModel, data: PrefixDataset, items: list[Item]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _run(model: ASRModel, data: PrefixData, items: list[Item]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log probabilities, lengths, targets and their lengths."""
     device = next(model.parameters()).device
     activations, lengths, targets, target_lengths = data.collate_fn(items).to(device)
@@ -190,10 +220,10 @@ def _token_scores(model: ASRModel, output: Output) -> list[TokenScore]:
     return scores
 
 
-def _scores(model: ASRModel, data: PrefixDataset, indices: Sequence[int], output: Output) -> list[Score]:
+def _scores(model: ASRModel, data: PrefixData, indices: Sequence[int], output: Output) -> list[Score]:
     decode = model.decoding.ctc_decoder_predictions_tensor
     hypotheses = [
         h if isinstance(h, str) else h.text for h in decode(output.log_probs, output.lengths, return_hypotheses=False)
     ]
-    references = [data.dataset.manifest_processor.collection[i].text_raw for i in indices]
-    return [Score(word_errors(*pair), character_errors(*pair)) for pair in zip(hypotheses, references)]
+    pairs = zip(hypotheses, (data.utterances[i].text for i in indices))
+    return [Score(word_errors(*pair), character_errors(*pair)) for pair in pairs]

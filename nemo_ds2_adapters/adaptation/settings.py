@@ -1,0 +1,115 @@
+"""How an adapter is trained, in plain values, checked before anything is computed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemo_ds2_adapters.errors import InputError
+
+# Where a setting stands in conf/asr_adapters/asr_adaptation.yaml, for messages.
+ADAPTER, TRAIN, TRAINER = "model.adapter", "model.train_ds", "trainer"
+KEYS = {
+    "batch_size": TRAIN,
+    "randomization_factor": TRAIN,
+    "max_epochs": TRAINER,
+    "gradient_clip_val": TRAINER,
+    "folds": ADAPTER,
+    "patience": ADAPTER,
+    "kl_weight": ADAPTER,
+    "l2_weight": ADAPTER,
+}
+MAX_SEED = 2**32 - 1  # NumPy's
+DEFAULT_OPTIM = {
+    "name": "adamw",
+    "lr": 0.002,
+    "betas": [0.9, 0.98],
+    "weight_decay": 0.0,
+    "sched": {"name": "CosineAnnealing", "warmup_steps": None, "warmup_ratio": 0.1, "min_lr": 0.00001},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an adapter is trained, and how it is decided whether it is kept.
+
+    Raises:
+        InputError: a value is not what it must be; names it by its key in conf/asr_adapters/asr_adaptation.yaml.
+    """
+
+    optim: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_OPTIM))  # NeMo's section `model.optim`
+    batch_size: int = 4  # utterances
+    max_epochs: int = 20
+    folds: int = 3  # parts of the utterances that take turns in cross-validation
+    patience: int | None = 4  # epochs without fewer errors out of fold; None: all are run
+    gradient_clip_val: float = 1.0  # norm, 0 for none
+    randomization_factor: float = 0.2  # of batches of similar length, see NeMo's SemiSortBatchSampler
+    seed: int = 0
+    kl_weight: float = 0.0  # towards the base's output, see `losses`
+    l2_weight: float = 0.0  # towards the start
+    average_epochs: bool = False  # keep the mean of the weights over all epochs so far
+
+    def __post_init__(self) -> None:
+        check_optim(self.optim)
+        check_seed(self.seed)
+        for name in ("batch_size", "max_epochs"):
+            check_whole(f"{KEYS[name]}.{name}", getattr(self, name), 1)
+        for name in ("gradient_clip_val", "randomization_factor", "kl_weight", "l2_weight"):
+            check_number(f"{KEYS[name]}.{name}", getattr(self, name))
+        if not _is_whole(self.folds) or self.folds < 2:
+            raise InputError(f"{ADAPTER}.folds={self.folds}: at least 2 parts must take turns")
+        if self.patience is not None and (not _is_whole(self.patience) or self.patience < 1):
+            raise InputError(f"{ADAPTER}.patience={self.patience}: expected at least 1 epoch, or null")
+
+
+def check_whole(key: str, value: Any, least: int) -> None:
+    """Refuse what is not a whole number of at least `least`.
+
+    Raises:
+        InputError: names the key.
+    """
+    if not _is_whole(value) or value < least:
+        raise InputError(f"{key}={value}: expected a whole number of at least {least}")
+
+
+def check_number(key: str, value: Any) -> None:
+    """Refuse what is not a finite number of at least 0.
+
+    Raises:
+        InputError: names the key.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise InputError(f"{key}={value}: expected a number of at least 0")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what NumPy does not take.
+
+    Raises:
+        InputError: says what it takes.
+    """
+    if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed={seed}: expected a whole number from 0 to {MAX_SEED}")
+
+
+def check_optim(optim: Mapping[str, Any]) -> None:
+    """Refuse a learning rate that is no number, and names that NeMo does not know.
+
+    Raises:
+        InputError: names the key.
+    """
+    from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
+    from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
+
+    if optim.get("lr") is not None:
+        check_number("model.optim.lr", optim["lr"])
+    name = optim.get("name")
+    if name is not None and name not in AVAILABLE_OPTIMIZERS:
+        raise InputError(f"model.optim.name={name}: expected one of {', '.join(sorted(AVAILABLE_OPTIMIZERS))}")
+    schedule = (optim.get("sched") or {}).get("name")
+    if schedule is not None and schedule not in AVAILABLE_SCHEDULERS:
+        raise InputError(f"model.optim.sched.name={schedule}: expected one of {', '.join(AVAILABLE_SCHEDULERS)}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
