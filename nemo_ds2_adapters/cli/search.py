@@ -1,14 +1,4 @@
-"""Search for the settings of an adapter, scored for what it gains and for what is lost on the base's own domain.
-
-python examples/asr/asr_adapters/search_asr_adapter.py --multirun \
-    model.nemo_model=ds2.nemo \
-    model.train_ds.manifest_filepath=john/train.json \
-    model.validation_ds.manifest_filepath=john/validation.json \
-    search.base_manifest=base/validation.json
-
-What is searched over stands in conf/asr_adapters/asr_adaptation_hp.yaml, for the sweeper of Optuna, and in
-asr_adaptation_grid.yaml, for Hydra's own (--config-name=asr_adaptation_grid).
-"""
+"""Search for the settings of an adapter, scored for what it gains and for what is lost on the base's own domain."""
 
 import importlib.util
 import sys
@@ -16,28 +6,21 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
-from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
-from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, quiet
+from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.sections import check_section, loader_config, read_section
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.search import Trial
 from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
-FOLDER = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters"
-CONFIGS = [FOLDER / f"{name}.yaml" for name in ("asr_adaptation", "asr_adaptation_grid", "asr_adaptation_hp")]
 
-
-@hydra_runner(config_path=str(FOLDER), config_name="asr_adaptation_hp")
-@one_line_errors
-def main(cfg: DictConfig) -> float:
-    check_keys(cfg, *CONFIGS)
-    quiet(cfg.log_level)
+@hydra_command(*(f"asr_adapters/asr_adaptation{kind}" for kind in ("_hp", "_grid", "")), add_keys=False)
+def search(cfg: DictConfig) -> float:
     adapter = chosen_adapter(cfg.model.adapter)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
     if cfg.search.base_manifest is None:
@@ -57,6 +40,8 @@ def main(cfg: DictConfig) -> float:
     check_section(base, model)
     prepare(cfg, model, adapter, train, validation)
     result = train_adapter(cfg, trainer, model, adapter)
+    if result.model_path is None or result.wer_before is None or result.wer_after is None:
+        raise InputError("the trial was not validated, so it has no score: leave validation on")
     result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
     model.freeze()
     wer_after, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
@@ -78,11 +63,12 @@ def main(cfg: DictConfig) -> float:
     return trial.score
 
 
-if __name__ == "__main__":
+def main(cfg: DictConfig | None = None) -> float | None:
+    """Run the search; or one trial of it, whose score is returned, with a composed config."""
     chosen = any(argument.startswith(("--config-name", "-cn", "hydra/sweeper=")) for argument in sys.argv)
-    if not chosen and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+    if cfg is None and not chosen and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         sys.exit(
             "error: the Optuna sweeper is missing: pip install 'nemo_ds2_adapters[search]', "
             "or search a grid with --config-name=asr_adaptation_grid"
         )
-    main()
+    return search(cfg)

@@ -1,36 +1,22 @@
-"""Train a DeepSpeech2 base model; an interrupted training goes on where it was.
-
-python examples/asr/asr_ctc/train_deepspeech2.py \
-    model.train_ds.manifest_filepath=train.json \
-    model.validation_ds.manifest_filepath=validation.json
-
-Every key stands in conf/deepspeech2/deepspeech2_small.yaml; --config-name=deepspeech2 is the large model, and
-deepspeech2_syllables, deepspeech2_graphemes and deepspeech2_bpe are the same with other output units.
-"""
-
-import sys
-from pathlib import Path
+"""Train a DeepSpeech2 base model; an interrupted training goes on where it was."""
 
 import lightning.pytorch as pl
 from nemo.collections.asr.models import EncDecCTCModel, EncDecCTCModelBPE
-from nemo.core.config import hydra_runner
 from nemo.utils.exp_manager import exp_manager
 from omegaconf import DictConfig, open_dict
 
 from nemo_ds2_adapters.adaptation.outcome import best_validation_wer, save_model
 from nemo_ds2_adapters.base_training.units import frequent_characters, make_tokenizer
-from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.sampler import use_shorter_first
 from nemo_ds2_adapters.data.sections import check_section, read_section
 
-CONFIG = Path(__file__).resolve().parents[3] / "conf" / "deepspeech2" / "deepspeech2_small.yaml"
+UNITS = ("", "_syllables", "_graphemes", "_bpe")
+CONFIGS = ("deepspeech2_small", *(f"deepspeech2{units}" for units in UNITS))
 
 
-@hydra_runner(config_path=str(CONFIG.parent), config_name=CONFIG.stem)
-@one_line_errors
+@hydra_command(*(f"deepspeech2/{config}" for config in CONFIGS))
 def main(cfg: DictConfig) -> None:
-    check_keys(cfg, *CONFIG.parent.glob("*.yaml"))
-    quiet(cfg.log_level)
     sections = [read_section(cfg.model, name) for name in ("train_ds", "validation_ds")]
     writes_subwords = "tokenizer" in cfg.model
     if writes_subwords:
@@ -53,10 +39,6 @@ def main(cfg: DictConfig) -> None:
     model.maybe_init_from_pretrained_checkpoint(cfg)
     trainer.fit(model)
 
-    print(f"best validation WER {100 * best_validation_wer(trainer):.1f} %")
+    wer = best_validation_wer(trainer)
+    print("not validated" if wer is None else f"best validation WER {100 * wer:.1f} %")
     print(f"  model  {save_model(trainer, model, log_dir, cfg.exp_manager.name or cfg.name)}")
-
-
-if __name__ == "__main__":
-    sys.argv[1:] = open_overrides(sys.argv[1:])
-    main()

@@ -1,15 +1,4 @@
-"""Transcribe recordings of many people, each with their own adapter, in mixed batches.
-
-python examples/asr/asr_adapters/transcribe_speech.py \
-    model_path=ds2.nemo \
-    dataset_manifest=calls.json \
-    adapter_store=adapters \
-    adapter_key=speaker
-
-A line of the manifest that names nobody gets the base; without adapter_store the adapters are those of the .nemo, by
-name. Lines that cannot be transcribed are reported, the rest is written, and the exit code is 1. Every key stands in
-conf/asr_adapters/transcribe_speech.yaml.
-"""
+"""Transcribe recordings of many people, each with their own adapter, in mixed batches."""
 
 import json
 import sys
@@ -17,24 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.cli.script import CONFIGS, hydra_command
 from nemo_ds2_adapters.data.recordings import manifest_lines
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
-CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "transcribe_speech.yaml"
+CONFIG = "asr_adapters/transcribe_speech"
 
 
-@hydra_runner(config_path=str(CONFIG.parent), config_name=CONFIG.stem)
-@one_line_errors
+@hydra_command(CONFIG)
 def main(cfg: DictConfig) -> None:
-    check_keys(cfg, CONFIG)
-    quiet(cfg.log_level)
     check_types(cfg)
     check_sources(cfg)
     audio, entries = read_input(cfg)
@@ -73,7 +58,8 @@ def main(cfg: DictConfig) -> None:
 def check_types(cfg: DictConfig) -> None:
     """Refuse values of another type than the shipped config has."""
     expected = {bool: "true or false", int: "a whole number", float: "a number"}
-    for key, default in OmegaConf.load(CONFIG).items():
+    for name, default in OmegaConf.load(CONFIGS / f"{CONFIG}.yaml").items():
+        key = str(name)
         kinds = (int, float) if isinstance(default, float) else (type(default),)
         if type(default) in expected and type(cfg[key]) not in kinds:
             raise InputError(f"{key}={cfg[key]}: expected {expected[type(default)]}")
@@ -125,8 +111,3 @@ def device(cuda: int | None) -> str:
     if cuda >= torch.cuda.device_count():
         raise InputError(f"cuda={cuda}: there are {torch.cuda.device_count()} CUDA devices, the first one is 0")
     return "cpu" if cuda < 0 else f"cuda:{cuda}"
-
-
-if __name__ == "__main__":
-    sys.argv[1:] = open_overrides(sys.argv[1:])
-    main()

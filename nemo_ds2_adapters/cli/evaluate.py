@@ -1,39 +1,19 @@
-"""Evaluate an adapter of a model, or its base; or many people's adapters, each on its own utterances.
-
-python examples/asr/asr_adapters/eval_asr_adapter.py \
-    model.nemo_model=adapted.nemo \
-    model.adapter.adapter_name=user_john \
-    model.test_ds.manifest_filepath=john/test.json
-
-model.adapter.adapter_name=null evaluates the base; model.adapter.user_id='"john.doe@example.com"' in its place names a
-person by any id.
-
-python examples/asr/asr_adapters/eval_asr_adapter.py \
-    model.nemo_model=ds2.nemo \
-    model.adapter.adapter_key=speaker \
-    adapter_store=adapters \
-    model.test_ds.manifest_filepath=everybody/test.json
-
-compares base and personal adapters, per person and in total; without adapter_store the adapters are those of the
-.nemo, by name. Every key stands in conf/asr_adapters/asr_adaptation.yaml.
-"""
+"""Evaluate an adapter of a model, or its base; or many people's adapters, each on its own utterances."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import lightning.pytorch as pl
 from nemo.collections.asr.models import ASRModel
-from nemo.core.config import hydra_runner
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from nemo_ds2_adapters.adaptation.setup import enable_only
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
-from nemo_ds2_adapters.cli.script import check_keys, one_line_errors, open_overrides, quiet
+from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.recordings import Recording
 from nemo_ds2_adapters.data.sections import DataSection, check_section, loader_config, read_section
 from nemo_ds2_adapters.errors import InputError
@@ -45,14 +25,9 @@ from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.store.store import AdapterStore
 
-CONFIG = Path(__file__).resolve().parents[3] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
 
-
-@hydra_runner(config_path=str(CONFIG.parent), config_name=CONFIG.stem)
-@one_line_errors
+@hydra_command("asr_adapters/asr_adaptation")
 def main(cfg: DictConfig) -> None:
-    check_keys(cfg, CONFIG)
-    quiet(cfg.log_level)
     key = adapter_key(cfg)
     adapter = None if key else chosen_adapter(cfg.model.adapter, base_allowed=True)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
@@ -139,8 +114,3 @@ def write_scores(scores: Sequence[Score | PairedScore], output: Path) -> None:
     """One JSON line per utterance."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text("".join(f"{json.dumps(asdict(score), ensure_ascii=False)}\n" for score in scores), "utf-8")
-
-
-if __name__ == "__main__":
-    sys.argv[1:] = open_overrides(sys.argv[1:])
-    main()
