@@ -1,6 +1,8 @@
 """Prefix activations in the place of recordings: what training and validation steps are fed with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,11 @@ class PrefixData(Dataset[Item | list[Item]]):
         """Words of their references."""
         return sum(len(self.utterances[i].text.split()) for i in positions)
 
+    def recording(self, position: int) -> str:
+        """What an utterance's sound has in common with that of every copy of its recording, and with no other."""
+        utterance = self.utterances[position]
+        return f"{content_hash(utterance.audio)} {utterance.offset}"
+
     def item(self, position: int) -> Item:
         """Activations and tokens of one utterance.
 
@@ -189,6 +196,18 @@ def audio_identity(path: str | Path, offset: float | None, duration: float) -> l
     resolved = Path(path).resolve()
     state = resolved.stat()
     return [str(resolved), state.st_size, state.st_mtime_ns, offset, duration]
+
+
+def content_hash(path: Path) -> str:
+    """Of a file's bytes."""
+    state = path.stat()
+    return _content_hash(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _content_hash(path: Path, *state: int) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _special_id(model: ASRModel, name: str) -> int | None:

@@ -1,16 +1,16 @@
-"""Whether an adapter helps a person, and after how many epochs: the person's own training utterances tell."""
+"""Whether an adapter is kept, and after how many epochs: the person's own training utterances tell."""
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Self
 
 from torch import Tensor
 
-from nemo_ds2_adapters.activations.dataset import PrefixDataset
-from nemo_ds2_adapters.adaptation.together.loop import Together
-from nemo_ds2_adapters.adaptation.together.member import Member, Score, Settings, TokenScore
-from nemo_ds2_adapters.adaptation.together.parts import Parts
+from nemo_ds2_adapters.adaptation.engine import Engine, Score, TokenScore
+from nemo_ds2_adapters.adaptation.member import Member
+from nemo_ds2_adapters.adaptation.settings import Settings
+from nemo_ds2_adapters.adapters.adapter import Adapter
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
 LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effect one in twenty is as large
@@ -41,8 +41,8 @@ class Trial:
     """One person's adapter, trained once without each fold.
 
     Args:
-        members: see `fold_members`.
-        base: by its index, each utterance without the adapter.
+        members: one per fold, trained without its utterances and scored on them.
+        base: by position, each utterance with what the adapter is compared with.
         words: of all references.
     """
 
@@ -51,6 +51,33 @@ class Trial:
     words: int
     curve: list[TokenScore] = field(default_factory=list)  # out of fold, summed, after each epoch
     _best: list[list[Tensor]] = field(default_factory=list)  # the members' weights after the best epoch
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        start: Adapter,
+        utterances: Sequence[int],
+        settings: Settings,
+        compared_with: Adapter | None = None,
+    ) -> Self:
+        """The trial of a person.
+
+        Args:
+            engine: has the utterances.
+            start: what training starts from; it must know nothing of the utterances.
+            utterances: the person's, positions in the engine's data; at least two recordings.
+            settings: of the training.
+            compared_with: what the adapter must be better than, None for the base.
+        """
+        data = engine.data
+        folds = split(utterances, [data.recording(i) for i in utterances], settings.folds)
+        members = []
+        for held_out in folds:
+            train = [i for i in utterances if i not in held_out]
+            members.append(engine.member(start, train, held_out, settings))
+        base = dict(zip(utterances, engine.score(utterances, compared_with)))
+        return cls(members, base, data.words(utterances))
 
     @property
     def best_epoch(self) -> int:
@@ -78,46 +105,43 @@ class Trial:
             member.restore(weights)
 
 
-def fold_members(
-    parts: Parts, data: PrefixDataset, utterances: Sequence[int], folds: int, settings: Settings
-) -> list[Member]:
-    """One adapter per fold, trained without the fold's utterances and scored on them.
+def split(utterances: Sequence[int], recordings: Sequence[str], folds: int) -> list[list[int]]:
+    """Parts of the utterances that take turns in being held out.
 
     Args:
-        parts: the adapter as training starts; it is copied.
-        data: activations.
-        utterances: a person's, indices in the data.
-        folds: number of parts that take turns; with fewer utterances than two per fold, each is left out once.
-        settings: of the training.
+        utterances: positions.
+        recordings: what tells the recording of each from others; utterances of equal ones stay engine.
+        folds: number of parts; with fewer recordings than two per part, each recording is one.
     """
-    count = len(utterances) if len(utterances) < 2 * folds else folds
-    members = []
-    for k in range(count):
-        held_out = list(utterances[k::count])
-        train = [i for position, i in enumerate(utterances) if position % count != k]
-        members.append(Member(copy.deepcopy(parts), train, data.durations(train), held_out, settings))
-    return members
+    groups: dict[str, list[int]] = {}
+    for utterance, recording in zip(utterances, recordings, strict=True):
+        groups.setdefault(recording, []).append(utterance)
+    count = len(groups) if len(groups) < 2 * folds else folds
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for number, group in enumerate(groups.values()):
+        parts[number % count] += group
+    return parts
 
 
-def run_epoch(together: Together, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
+def run_epoch(engine: Engine, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
     """Train the members of trials for one more epoch, and take down what they have reached.
 
     Args:
-        together: the training.
+        engine: the training.
         trials: none of them over.
         others: are trained along with them.
     """
     members = list(chain(*(trial.members for trial in trials)))
-    together.train_epoch([*members, *others])
-    scores = iter(together.token_scores(members))
+    engine.train_epoch([*members, *others])
+    scores = iter(engine.token_scores(members))
     for trial in trials:
         trial.note([next(scores) for _ in trial.members])
 
 
-def conclude(together: Together, trial: Trial) -> Verdict:
+def conclude(engine: Engine, trial: Trial) -> Verdict:
     """What a trial that is over says of its best epoch."""
     trial.restore_best()
-    scored = zip(trial.members, together.scores(trial.members))
+    scored = zip(trial.members, engine.scores(trial.members))
     adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}
     return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base], trial.words)
 

@@ -70,7 +70,8 @@ class Engine:
     """
 
     def __init__(self, model: ASRModel, data: PrefixData, name: str) -> None:
-        self._model, self._data, self._name = model, data, name
+        self.data = data
+        self._model, self._name = model, name
         self._rows = ROWS if data.point < model.encoder.n_layers else ROWS_WITHOUT_RECURRENCE
         self._base_log_probs: dict[int, Tensor] = {}  # [T', V], of utterances of members that are held to them
 
@@ -84,7 +85,16 @@ class Engine:
             settings: of the training.
         """
         modules = modules_of(start, self._model, self._name)
-        return Member(start, modules, train, self._data.durations(train), held_out, settings)
+        return Member(start, modules, train, self.data.durations(train), held_out, settings)
+
+    def score(self, utterances: Sequence[int], adapter: Adapter | None = None) -> list[Score]:
+        """Single utterances, by the base or with an adapter of the attached one's architecture."""
+        with ExitStack() as stack:
+            stack.enter_context(enabled_adapters(self._model, None))
+            if adapter is not None:
+                modules = modules_of(adapter, self._model, self._name)
+                stack.enter_context(installed(self._model, self._name, modules))
+            return _score(self._model, self.data, utterances)
 
     def train_epoch(self, members: Sequence[Member]) -> None:
         """Train every member for its next epoch."""
@@ -103,7 +113,7 @@ class Engine:
 
     def scores(self, members: Sequence[Member]) -> list[list[Score]]:
         """Of each member's held-out utterances, with the weights that would be saved now."""
-        return self._held_out(members, lambda indices, output: _scores(self._model, self._data, indices, output))
+        return self._held_out(members, lambda indices, output: _scores(self._model, self.data, indices, output))
 
     @torch.no_grad()
     def _held_out(self, members: Sequence[Member], measure: Callable[[list[int], Output], list[T]]) -> list[list[T]]:
@@ -122,7 +132,7 @@ class Engine:
         if not all(can_share_batch(member.modules) for member, _ in shares):
             yield from ([share] for share in shares)
             return
-        shares = sorted(shares, key=lambda share: max(self._data.durations(share[1])))
+        shares = sorted(shares, key=lambda share: max(self.data.durations(share[1])))
         at_once = max(1, self._rows // max((len(indices) for _, indices in shares), default=1))
         yield from (shares[start : start + at_once] for start in range(0, len(shares), at_once))
 
@@ -144,11 +154,11 @@ class Engine:
         most = max(len(share) for _, share in group)
         items: list[Item] = []
         for _, share in group:
-            items += [self._data.item(i) for i in share]
+            items += [self.data.item(i) for i in share]
             activations, tokens = items[-1]
             items += [(activations[:EMPTY_ROW_FRAMES], tokens)] * (most - len(share))
         with self._running([member for member, _ in group], training):
-            log_probs, *rest = _run(self._model, self._data, items)
+            log_probs, *rest = _run(self._model, self.data, items)
         starts = range(0, len(items), most)
         return [
             Output(log_probs[rows], *(tensor[rows] for tensor in rest))
@@ -178,14 +188,14 @@ class Engine:
         missing = sorted(wanted - self._base_log_probs.keys())
         with enabled_adapters(self._model, None):
             for some in _chunks(missing):
-                log_probs, lengths, *_ = _run(self._model, self._data, [self._data.item(i) for i in some])
+                log_probs, lengths, *_ = _run(self._model, self.data, [self.data.item(i) for i in some])
                 rows = zip(some, log_probs, lengths.tolist())
                 self._base_log_probs.update({i: row[:length].clone() for i, row, length in rows})
 
 
 @torch.no_grad()
-def score(model: ASRModel, data: PrefixData, indices: Sequence[int]) -> list[Score]:
-    """The model as it is, with the adapters that are enabled, on single utterances."""
+def _score(model: ASRModel, data: PrefixData, indices: Sequence[int]) -> list[Score]:
+    """The model as it is, with the adapters that are enabled."""
     scores = []
     for some in _chunks(indices):
         scores += _scores(model, data, some, Output(*_run(model, data, [data.item(i) for i in some])))

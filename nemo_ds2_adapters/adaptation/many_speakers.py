@@ -1,128 +1,209 @@
-"""One adapter per speaker, in one run: the base restored once, all recordings once through its frozen part."""
+"""One adapter per speaker, in one run: each goes to the store as soon as it is finished."""
 
 import hashlib
 import json
-import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.plugins import DoublePrecision, Precision
 from nemo.collections.asr.models import ASRModel
-from omegaconf import DictConfig
 from tqdm import tqdm
 
-from nemo_ds2_adapters.activations.point import why_not_exact
-from nemo_ds2_adapters.adaptation.seeds import seeded
-from nemo_ds2_adapters.adaptation.setup import attach_adapter
-from nemo_ds2_adapters.adaptation.speakers.data import speakers_data, utterances_of
-from nemo_ds2_adapters.adaptation.speakers.job import TEMPLATE, finished, job_for, keep, result_of, template_config
-from nemo_ds2_adapters.adaptation.speakers.report import SpeakerResult
-from nemo_ds2_adapters.adaptation.speakers.training import train_speakers
-from nemo_ds2_adapters.adaptation.together.member import Settings
-from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
-from nemo_ds2_adapters.adapters.enabling import enable_adapters
+from nemo_ds2_adapters.activations.cache import PrefixCache
+from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.adaptation.group import Outcome, adapt_group
+from nemo_ds2_adapters.adaptation.report import SpeakerResult
+from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole
+from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
-from nemo_ds2_adapters.data.speakers import LEAST_UTTERANCES, Speaker, check_speaker, read_speakers
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.data.speakers import Speaker, check_speaker
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreBusyError
 from nemo_ds2_adapters.store.store import AdapterStore
 
-MANIFEST_KEY = "model.train_ds.manifest_filepath"
 BAR = "{desc}{percentage:3.0f} %|{bar}| {n}/{total} users [{elapsed}, {remaining} left]"
+REPORTED = (InputError, AdapterFileError, StoreBusyError)  # of one speaker; the others go on
 
 
-def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store: AdapterStore) -> list[SpeakerResult]:
-    """Train an adapter for every speaker of a manifest; each goes to the store as soon as it is finished.
+def adapt_speakers(
+    model: ASRModel,
+    speakers: Sequence[Speaker],
+    store: AdapterStore,
+    settings: Settings,
+    start: Adapter,
+    *,
+    key: str = "speakers",
+    users_at_once: int = 16,
+    cache: CacheSettings | None = None,
+    keep_activations: bool = False,
+    progress: bool = False,
+) -> list[SpeakerResult]:
+    """Train an adapter for every speaker, and put it into the store.
 
-    Each is what cross-validation and training on this speaker alone give, whoever the others are. Speakers whose
-    adapter in the store was trained on the same data, base and settings are finished; where only the data changed,
-    training goes on from the last version; a speaker with broken or too little data is skipped.
+    Each is what cross-validation and training on this speaker alone give, whoever the others are, and is trained anew
+    from the start whatever the store has: nothing is scored on what it was trained on. Speakers whose adapter in the
+    store was trained on the same data, base, start and settings are finished; a speaker with broken or too little
+    data is skipped.
 
     Args:
-        cfg: the config of conf/asr_adapters/asr_adaptation.yaml.
-        trainer: decides the device and the precision.
-        model: the base; nothing of it changes.
+        model: the base; it is as it was afterwards.
+        speakers: may have problems already.
         store: where adapters go.
+        settings: of the training.
+        start: what everybody's training starts from.
+        key: what to call the manifest in messages.
+        users_at_once: trained together.
+        cache: how activations are kept while a group is trained.
+        keep_activations: in the store, for a later run; its `erase` removes them with the user.
+        progress: show bars.
 
     Returns:
-        one result per speaker, in the manifest's order.
+        one result per speaker, in the same order.
 
     Raises:
-        InputError: a setting is wrong, or the manifest cannot be read or names no speakers.
+        InputError: a setting is wrong, or the adapter does not fit the model.
+        AdapterFileError: the store cannot be written.
     """
-    adapter = cfg.model.adapter
-    settings = Settings.from_config(cfg)
-    _check(cfg, trainer)
-    speakers, nobodys = read_speakers(cfg.model.train_ds.manifest_filepath, MANIFEST_KEY, adapter.speaker_key)
-    for line in nobodys:
-        logging.getLogger(__name__).warning("left out: %s", line)
-    for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False):
-        check_speaker(MANIFEST_KEY, speaker, model)
-    model.to(trainer.strategy.root_device)
-    if isinstance(trainer.precision_plugin, DoublePrecision):
-        model.double()
-    model.spec_augmentation = None  # the base's own
-    with seeded(cfg.seed):
-        attach_adapter(model, ChosenAdapter(TEMPLATE), adapter)
-    try:
-        model.freeze()
-        enable_adapters(model, TEMPLATE)
-        if reason := why_not_exact(model):
-            raise InputError(f"many speakers cannot be adapted in one run: {reason}")
-        results = _adapt(cfg, settings, model, store, speakers)
-    finally:
-        delete_adapter(model, TEMPLATE)
+    check_whole("model.adapter.users_at_once", users_at_once, 1)
+    store.check_writable()
+    _report_shared(speakers)
+    settings_hash = _hash([asdict(settings), start.config, _weights_hash(start)])
+    base = fingerprint(model)  # hashed once
+    results: dict[str, SpeakerResult] = {}
+    pending = []
+    for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False, disable=not progress):
+        done = None
+        if speaker.problem is None:
+            done = _finished(speaker, settings_hash, base, store)
+        if done is None:
+            check_speaker(key, speaker, model)
+        if done or speaker.problem:
+            results[speaker.user_id] = done or _result(speaker, "skipped", problem=speaker.problem)
+        else:
+            pending.append(speaker)
+    with tqdm(total=len(speakers), initial=len(results), bar_format=BAR, disable=not progress) as bar:
+        for first in range(0, len(pending), users_at_once):
+            group = pending[first : first + users_at_once]
+            for speaker, outcome in _outcomes(model, group, settings, start, store, cache, keep_activations):
+                result = _kept(speaker, outcome, settings, settings_hash, store)
+                results[speaker.user_id] = result
+                bar.update(len(results) - bar.n)
     return [results[speaker.user_id] for speaker in speakers]
 
 
-def _check(cfg: DictConfig, trainer: pl.Trainer) -> None:
-    adapter, precision = cfg.model.adapter, trainer.precision_plugin
-    if adapter.users_at_once < 1:
-        raise InputError(f"model.adapter.users_at_once={adapter.users_at_once}: expected at least 1")
-    if adapter.cache_dir is not None:
-        raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
-    if adapter.init_from is not None or adapter.continue_existing or adapter.unfreeze_base:
-        raise InputError("model.adapter.init_from, continue_existing and unfreeze_base are for one adapter")
-    if cfg.model.spec_augment is not None:
-        raise InputError("model.spec_augment: many speakers are adapted without")
-    if type(precision) not in (Precision, DoublePrecision):
-        raise InputError(f"trainer.precision={precision.precision}: many speakers are adapted in 32-true or 64-true")
+def within(speaker: Speaker, shortest: float | None, longest: float | None) -> Speaker:
+    """The speaker without utterances that are too short or too long.
+
+    Args:
+        speaker: has a problem afterwards if too few are left.
+        shortest: seconds, None for any.
+        longest: seconds, None for any.
+    """
+    left = [u for u in speaker.utterances if (shortest or 0.0) <= u.duration <= (longest or float("inf"))]
+    problem = speaker.problem
+    if problem is None and len(left) < LEAST_RECORDINGS:
+        problem = f"{len(left)} of {len(speaker.utterances)} utterances left by max_duration and min_duration"
+    return replace(speaker, utterances=left, problem=problem)
 
 
-def _adapt(
-    cfg: DictConfig, settings: Settings, model: ASRModel, store: AdapterStore, speakers: Sequence[Speaker]
-) -> dict[str, SpeakerResult]:
-    adapter = cfg.model.adapter
-    description = {"adapter": template_config(model), "settings": vars(settings), "folds": adapter.folds}
-    settings_hash = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-    fingerprint(model)  # of the base as it is; hashed once
-    results = {s.user_id: result_of(s, "skipped", problem=s.problem) for s in speakers if s.problem}
-    pending = []
+def _report_shared(speakers: Sequence[Speaker]) -> None:
+    """Whose is a recording that two speakers list? Theirs it is to say."""
+    owners: dict[Any, set[str]] = defaultdict(set)
     for speaker in speakers:
-        if speaker.problem is None and (done := finished(speaker, settings_hash, model, store)):
-            results[speaker.user_id] = done
-        elif speaker.problem is None:
-            pending.append(speaker)
-    with tqdm(total=len(speakers), initial=len(results), bar_format=BAR) as bar:
-        for first in range(0, len(pending), adapter.users_at_once):
-            group = pending[first : first + adapter.users_at_once]
-            with speakers_data(cfg.model, model, store, group) as data:
-                jobs = []
-                for speaker, utterances in zip(group, utterances_of(group, data)):
-                    if len(utterances) < LEAST_UTTERANCES:
-                        problem = f"{len(utterances)} of {len(speaker.utterances)} utterances left by max_duration"
-                        results[speaker.user_id] = result_of(speaker, "skipped", problem=problem)
-                    else:
-                        jobs.append(job_for(speaker, utterances, model, store))
-                enable_adapters(model, TEMPLATE)
-                for job, verdict, member in train_speakers(jobs, data, model, settings, adapter.folds):
-                    metadata = {
-                        **description,
-                        "settings": settings_hash,
-                        "training": vars(settings),
-                        "data": job.speaker.data_hash(),
-                        "seconds_of_speech": job.speaker.seconds,
-                    }
-                    results[job.speaker.user_id] = keep(job, verdict, member, metadata, model, store)
-                    bar.update(len(results) - bar.n)
-    return results
+        for utterance in speaker.utterances:
+            owners[utterance.audio.resolve(), utterance.offset].add(speaker.user_id)
+    for speaker in speakers:
+        for utterance in speaker.utterances:
+            others = owners[utterance.audio.resolve(), utterance.offset] - {speaker.user_id}
+            if others and speaker.problem is None:
+                speaker.problem = f"{utterance.place}: {utterance.audio.name} is also a recording of {min(others)}"
+
+
+def _outcomes(
+    model: ASRModel,
+    group: Sequence[Speaker],
+    settings: Settings,
+    start: Adapter,
+    store: AdapterStore,
+    cache: CacheSettings | None,
+    keep_activations: bool,
+) -> Iterator[tuple[Speaker, Outcome]]:
+    """Of every speaker of a group; what goes wrong for one is that speaker's outcome, for all everybody's."""
+    caches: list[PrefixCache] = []
+    ready = []
+    shared = (cache or CacheSettings()).open()
+    for speaker in group:
+        try:
+            caches.append(PrefixCache(store.cache_folder(speaker.user_id), 0.0) if keep_activations else shared)
+        except REPORTED as error:
+            yield speaker, Outcome(None, None, str(error))
+        else:
+            ready.append(speaker)
+    waiting = dict(enumerate(ready))
+    try:
+        for number, outcome in adapt_group(model, [speaker.utterances for speaker in ready], settings, start, caches):
+            yield waiting.pop(number), outcome
+    except REPORTED as error:
+        for speaker in waiting.values():
+            yield speaker, Outcome(None, None, str(error))
+
+
+def _kept(
+    speaker: Speaker, outcome: Outcome, settings: Settings, settings_hash: str, store: AdapterStore
+) -> SpeakerResult:
+    """Put what came of a speaker's training into the store."""
+    verdict = outcome.verdict
+    if verdict is None:
+        return _result(speaker, "skipped", problem=outcome.problem)
+    reached = {"wer_before": verdict.wer_before, "wer_after": verdict.wer_after, "epochs": verdict.epochs}
+    if outcome.adapter is None:
+        return _result(speaker, "base kept: no adapter", **reached)
+    metadata = {
+        "settings": settings_hash,
+        "training": asdict(settings),
+        "data": speaker.data_hash(),
+        "seconds_of_speech": speaker.seconds,
+        **reached,
+    }
+    try:
+        had_one = store.has(speaker.user_id)
+        store.put(speaker.user_id, with_metadata(outcome.adapter, metadata))
+    except REPORTED as error:
+        return _result(speaker, "skipped", problem=str(error), **reached)
+    return _result(speaker, ("updated" if had_one else "trained") if verdict.epochs else "base kept", **reached)
+
+
+def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterStore) -> SpeakerResult | None:
+    """What an earlier run with the same data, base and settings reached; None if there was none."""
+    try:
+        if not store.has(speaker.user_id):
+            return None
+        info = store.get(speaker.user_id).info
+    except REPORTED:
+        return None  # a damaged version is replaced by a new one
+    about = info.metadata if info else {}
+    if info is None or (info.fingerprint, about.get("settings")) != (base, settings_hash):
+        return None
+    if about.get("data") != speaker.data_hash():
+        return None
+    reached = {name: about.get(name) for name in ("wer_before", "wer_after", "epochs")}
+    return _result(speaker, "finished before", **reached)
+
+
+def _result(speaker: Speaker, status: str, **reached: Any) -> SpeakerResult:
+    return SpeakerResult(
+        speaker.user_id, status, len(speaker.utterances), round(speaker.seconds, 3), findings=speaker.findings, **reached
+    )
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_hash(adapter: Adapter) -> str:
+    digest = hashlib.sha256()
+    for point, state in adapter.weights.items():
+        for name, value in state.items():
+            digest.update(f"{point} {name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.contiguous().reshape(-1).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,11 +1,20 @@
 """How an adapter is trained, in plain values, checked before anything is computed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
+from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
+
+from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
+
+LEAST_RECORDINGS = 2  # with fewer, nothing can tell whether an adapter helps
+MONITORS = ("val_wer", "val_loss")  # by which epochs may be compared
+ADAPTER_TYPES = ("mlp", "linear", "mlp_head")  # each a section of model.adapter
 
 # Where a setting stands in conf/asr_adapters/asr_adaptation.yaml, for messages.
 ADAPTER, TRAIN, TRAINER = "model.adapter", "model.train_ds", "trainer"
@@ -98,9 +107,6 @@ def check_optim(optim: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the key.
     """
-    from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
-    from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
-
     if optim.get("lr") is not None:
         check_number("model.optim.lr", optim["lr"])
     name = optim.get("name")
@@ -113,3 +119,226 @@ def check_optim(optim: Mapping[str, Any]) -> None:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """What the training of one adapter starts from."""
+
+    config: Mapping[str, Any]  # of a new adapter, `_target_` among it
+    module: str | None = None  # `encoder`, `decoder`, `encoder+decoder`; None: where the model has adapters by default
+    init_from: str | None = None  # another adapter: one of the model, a file, or a user of `init_from_store`
+    init_from_store: str | None = None
+    continue_existing: bool = False  # the adapter of that name which the model has
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What the training script and `adapt` are told: the keys of conf/asr_adapters/asr_adaptation.yaml."""
+
+    name: str  # of the experiment, and of the `.nemo`
+    seed: int
+    start: StartSettings
+    cache: CacheSettings
+    train_ds: Mapping[str, Any]
+    validation_ds: Mapping[str, Any]
+    optim: Mapping[str, Any]
+    trainer: Mapping[str, Any]  # arguments of Lightning's trainer
+    exp_manager: Mapping[str, Any]
+    global_cfg: Mapping[str, Any]
+    spec_augment: Mapping[str, Any] | None
+    labels: Sequence[str] | None  # another vocabulary
+    file_name: str | None  # of the adapter alone, beside the `.nemo`
+    unfreeze_base: bool
+    frozen_in_eval_mode: bool
+    kl_weight: float
+    l2_weight: float
+    average_epochs: bool
+    folds: int  # 0: no cross-validation
+    patience: int | None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Of the config as plain values.
+
+        Raises:
+            InputError: a value is wrong whatever else is said.
+        """
+        model, adapter = values["model"], values["model"]["adapter"]
+        vocabulary = model["char_labels"]
+        if vocabulary["update_labels"] and not vocabulary["labels"]:
+            raise InputError("model.char_labels.labels is not set, but model.char_labels.update_labels=true")
+        check_seed(values["seed"])
+        check_optim(model["optim"])
+        check_whole("model.train_ds.batch_size", model["train_ds"]["batch_size"], 1)
+        for key in ("kl_weight", "l2_weight"):
+            check_number(f"{ADAPTER}.{key}", adapter[key])
+        return cls(
+            name=values["exp_manager"].get("name") or values["name"],
+            seed=values["seed"],
+            start=StartSettings(
+                adapter_config(adapter),
+                adapter["adapter_module_name"],
+                adapter["init_from"],
+                adapter["init_from_store"],
+                adapter["continue_existing"],
+            ),
+            cache=CacheSettings(
+                "off" if adapter["cache"] is False else adapter["cache"],  # YAML takes a bare `off` for false
+                adapter["cache_dir"],
+                adapter["cache_memory"],
+                None if adapter["cache_precision"] is None else str(adapter["cache_precision"]),
+            ),
+            train_ds=model["train_ds"],
+            validation_ds=model["validation_ds"],
+            optim=model["optim"],
+            trainer=values["trainer"],
+            exp_manager=values["exp_manager"],
+            global_cfg=adapter["global_cfg"] or {},
+            spec_augment=model["spec_augment"],
+            labels=vocabulary["labels"] if vocabulary["update_labels"] else None,
+            file_name=adapter["adapter_state_dict_name"],
+            **{key: adapter[key] for key in OWN_KEYS},
+        )
+
+    @property
+    def is_base_frozen(self) -> bool:
+        """Whether the adapter is all that is trained."""
+        return not self.unfreeze_base and self.labels is None
+
+    @property
+    def monitor(self) -> str:
+        """Name of the metric by which epochs are compared."""
+        return (self.exp_manager.get("checkpoint_callback_params") or {}).get("monitor", MONITORS[0])
+
+    def checked_data(
+        self, train: Sequence[Utterance], validation: Sequence[Utterance] | None
+    ) -> tuple[Sequence[Utterance], Sequence[Utterance] | None]:
+        """Training and validation data within the limits of their sections.
+
+        Raises:
+            InputError: nothing could be trained on them, or nothing be compared, with these settings.
+        """
+        self._check_limits()
+        train = within("model.train_ds", self.train_ds, train)
+        size = self.train_ds["batch_size"]
+        if self.train_ds.get("drop_last") and len(train) < size:
+            raise InputError(f"model.train_ds.drop_last=true leaves nothing: {len(train)} utterances, {size} in a batch")
+        if validation is None:
+            if self.folds and self.is_base_frozen:
+                self.cross_validation()
+            return train, None
+        self._check_validation()
+        return train, within("model.validation_ds", self.validation_ds, validation)
+
+    def _check_limits(self) -> None:
+        trainer = self.trainer
+        if trainer.get("fast_dev_run"):
+            raise InputError("trainer.fast_dev_run keeps nothing: set trainer.max_steps=1")
+        if trainer.get("limit_train_batches") == 0:
+            raise InputError("trainer.limit_train_batches=0: there would be nothing to train on")
+        epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+        if steps != -1:
+            check_whole("trainer.max_steps", steps, 1)
+        if epochs not in (None, -1):
+            check_whole("trainer.max_epochs", epochs, 1)
+        if epochs == -1 and steps == -1 and trainer.get("max_time") is None:
+            raise InputError("trainer.max_epochs=-1 never ends: set trainer.max_steps or trainer.max_time")
+
+    def _check_validation(self) -> None:
+        check_whole("model.validation_ds.batch_size", self.validation_ds["batch_size"], 1)
+        if self.trainer.get("limit_val_batches") == 0:
+            raise InputError("trainer.limit_val_batches=0: leave out model.validation_ds.manifest_filepath instead")
+        key = "exp_manager.checkpoint_callback_params"
+        params = self.exp_manager.get("checkpoint_callback_params") or {}
+        if self.monitor not in MONITORS or params.get("mode", "min") != "min":
+            raise InputError(
+                f"{key}.monitor={self.monitor}, mode={params.get('mode')}: epochs are compared by "
+                f"{' or '.join(MONITORS)}, mode=min"
+            )
+        if params.get("always_save_nemo") or not params.get("save_best_model", True):
+            raise InputError(
+                f"{key}: the .nemo is written once, at the end, with the best epoch: leave out always_save_nemo and "
+                "save_best_model"
+            )
+
+    def cross_validation(self) -> Settings:
+        """The same training without Lightning.
+
+        Raises:
+            InputError: something is asked for that cross-validation does not do, or a value is wrong.
+        """
+        needed = {
+            "model.train_ds.use_semi_sorted_batching": (self.train_ds.get("use_semi_sorted_batching"), True),
+            "model.train_ds.drop_last": (self.train_ds.get("drop_last") or False, False),
+            "trainer.accumulate_grad_batches": (self.trainer.get("accumulate_grad_batches") or 1, 1),
+            "trainer.max_steps": (self.trainer.get("max_steps", -1), -1),
+            "trainer.max_time": (self.trainer.get("max_time"), None),
+            "trainer.gradient_clip_algorithm": (self.trainer.get("gradient_clip_algorithm") or "norm", "norm"),
+            "trainer.limit_train_batches": (self.trainer.get("limit_train_batches") or 1.0, 1.0),
+        }
+        for key, (value, wanted) in needed.items():
+            if value != wanted:
+                raise InputError(
+                    f"{key}={value} does not go with cross-validation, which needs {wanted}: give "
+                    "model.validation_ds.manifest_filepath, or set model.adapter.folds=0"
+                )
+        return Settings(
+            optim=self.optim,
+            batch_size=self.train_ds["batch_size"],
+            max_epochs=self.trainer["max_epochs"],
+            folds=self.folds,
+            patience=self.patience,
+            gradient_clip_val=self.trainer.get("gradient_clip_val") or 0.0,
+            randomization_factor=self.train_ds["randomization_factor"],
+            seed=self.seed,
+            kl_weight=self.kl_weight,
+            l2_weight=self.l2_weight,
+            average_epochs=self.average_epochs,
+        )
+
+
+OWN_KEYS = (
+    "unfreeze_base",
+    "frozen_in_eval_mode",
+    "kl_weight",
+    "l2_weight",
+    "average_epochs",
+    "folds",
+    "patience",
+)
+
+
+def within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Utterances that are neither too short nor too long.
+
+    Raises:
+        InputError: none is left, or a limit is no number.
+    """
+    limits = [section.get("min_duration"), section.get("max_duration")]
+    for name, limit in zip(("min_duration", "max_duration"), limits):
+        if limit is not None:
+            check_number(f"{key}.{name}", limit)
+    shortest, longest = limits[0] or 0.0, math.inf if limits[1] is None else limits[1]
+    left = [utterance for utterance in utterances if shortest <= utterance.duration <= longest]
+    if not left:
+        raise InputError(f"{key}: min_duration and max_duration leave none of {len(utterances)} utterances")
+    return left
+
+
+def adapter_config(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a new adapter, by `adapter_type`.
+
+    Args:
+        adapter: the config's section `model.adapter`.
+
+    Raises:
+        InputError: there is no such type, or it does not go to this module.
+    """
+    kind = adapter["adapter_type"]
+    if kind not in ADAPTER_TYPES:
+        raise InputError(f"{ADAPTER}.adapter_type={kind}: expected one of {', '.join(ADAPTER_TYPES)}")
+    if kind == "mlp_head" and adapter["adapter_module_name"] != "decoder":
+        raise InputError(f"{ADAPTER}.adapter_type=mlp_head makes logits: set {ADAPTER}.adapter_module_name=decoder")
+    # No `layers` stands for the default, and a head adapter has no such key.
+    return {key: value for key, value in adapter[kind].items() if (key, value) != ("layers", None)}
