@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adapters.chosen import NAME_KEY, SECTION, USER_KEY
 from nemo_ds2_adapters.adapters.users import hydra_override
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 
 Task = Callable[[DictConfig], Any]
 
@@ -109,7 +109,7 @@ def one_line_errors(task: Task) -> Task:
     def run(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
-        except (InputError, AdapterFileError) as error:
+        except NemoDs2Error as error:
             sys.exit(f"error: {error}")
 
     return run
