@@ -9,6 +9,8 @@ from pathlib import Path
 from reprlib import repr as shown
 from typing import Any
 
+import numpy as np
+
 from nemo_ds2_adapters.errors import InputError
 
 MOST_SECONDS = 1e9  # 30 years: more is a mistake, and no longer a whole number of samples that a file could have
@@ -20,7 +22,7 @@ class Utterance:
     """A stretch of a recording, and what is said in it.
 
     Args:
-        audio: file.
+        audio: file, or samples `[T]` at the model's rate.
         text: what is said, empty if nobody wrote it down.
         duration: seconds.
         offset: seconds into the file.
@@ -28,12 +30,24 @@ class Utterance:
         fields: the whole line.
     """
 
-    audio: Path
+    audio: Path | np.ndarray
     text: str
     duration: float
     offset: float = 0.0
     place: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its file; where there is none, its place."""
+        return self.audio.name if isinstance(self.audio, Path) else self.place
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message: place and file."""
+        if not isinstance(self.audio, Path):
+            return f"{self.place}:"
+        return f"{self.place}: {self.audio.name}" if self.place else str(self.audio)
 
 
 class BadLine(InputError):
