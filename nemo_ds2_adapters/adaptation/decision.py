@@ -7,10 +7,11 @@ from typing import Self
 
 from torch import Tensor
 
-from nemo_ds2_adapters.adaptation.engine import Engine, Score, TokenScore
+from nemo_ds2_adapters.adaptation.engine import Engine, TokenScore
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.evaluation.errors import Score
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
 LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effect one in twenty is as large
@@ -18,22 +19,21 @@ LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effec
 
 @dataclass(frozen=True)
 class Verdict:
-    """What cross-validation says. Sums over all of a person's training utterances, each scored out of fold."""
+    """What cross-validation says. Sums over all of a person's recordings, each scored out of fold."""
 
     epochs: int  # to train for; 0: the base is better, or no worse than chance would have it
-    words: int  # of the references
     base: Score
     adapted: Score | None  # after `epochs`, None for 0
 
     @property
     def wer_before(self) -> float:
         """The base's word error rate, as a fraction."""
-        return self.base.word_errors / max(self.words, 1)
+        return _rate(self.base)
 
     @property
     def wer_after(self) -> float:
         """That of what is kept."""
-        return (self.adapted or self.base).word_errors / max(self.words, 1)
+        return _rate(self.adapted or self.base)
 
 
 @dataclass
@@ -42,13 +42,11 @@ class Trial:
 
     Args:
         members: one per fold, trained without its utterances and scored on them.
-        base: by position, each utterance with what the adapter is compared with.
-        words: of all references.
+        base: by position, each utterance that is scored, with what the adapter is compared with.
     """
 
     members: Sequence[Member]
     base: Mapping[int, Score]
-    words: int
     curve: list[TokenScore] = field(default_factory=list)  # out of fold, summed, after each epoch
     _best: list[list[Tensor]] = field(default_factory=list)  # the members' weights after the best epoch
 
@@ -70,14 +68,14 @@ class Trial:
             settings: of the training.
             compared_with: what the adapter must be better than, None for the base.
         """
-        data = engine.data
-        folds = split(utterances, [data.recording(i) for i in utterances], settings.folds)
+        copies = copies_of(utterances, [engine.data.recording(i) for i in utterances])
+        scored = list(copies)
         members = []
-        for held_out in folds:
-            train = [i for i in utterances if i not in held_out]
+        for held_out in split(scored, settings.folds):
+            left_out = {copy for i in held_out for copy in copies[i]}
+            train = [i for i in utterances if i not in left_out]
             members.append(engine.member(start, train, held_out, settings))
-        base = dict(zip(utterances, engine.score(utterances, compared_with)))
-        return cls(members, base, data.words(utterances))
+        return cls(members, dict(zip(scored, engine.score(scored, compared_with))))
 
     @property
     def best_epoch(self) -> int:
@@ -105,22 +103,26 @@ class Trial:
             member.restore(weights)
 
 
-def split(utterances: Sequence[int], recordings: Sequence[str], folds: int) -> list[list[int]]:
-    """Parts of the utterances that take turns in being held out.
+def copies_of(utterances: Sequence[int], recordings: Sequence[str]) -> dict[int, list[int]]:
+    """By the first utterance of each recording, all utterances of it: they are left out together, and scored once.
 
     Args:
         utterances: positions.
-        recordings: what tells the recording of each from others; utterances of equal ones stay engine.
-        folds: number of parts; with fewer recordings than two per part, each recording is one.
+        recordings: what tells the recording of each from others.
     """
-    groups: dict[str, list[int]] = {}
+    of_recording: dict[str, list[int]] = {}
     for utterance, recording in zip(utterances, recordings, strict=True):
-        groups.setdefault(recording, []).append(utterance)
-    count = len(groups) if len(groups) < 2 * folds else folds
-    parts: list[list[int]] = [[] for _ in range(count)]
-    for number, group in enumerate(groups.values()):
-        parts[number % count] += group
-    return parts
+        of_recording.setdefault(recording, []).append(utterance)
+    return {group[0]: group for group in of_recording.values()}
+
+
+def split(utterances: Sequence[int], folds: int) -> list[Sequence[int]]:
+    """Parts of the utterances that take turns in being held out.
+
+    With fewer utterances than two per part, each is left out once.
+    """
+    count = len(utterances) if len(utterances) < 2 * folds else folds
+    return [utterances[k::count] for k in range(count)]
 
 
 def run_epoch(engine: Engine, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
@@ -143,10 +145,10 @@ def conclude(engine: Engine, trial: Trial) -> Verdict:
     trial.restore_best()
     scored = zip(trial.members, engine.scores(trial.members))
     adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}
-    return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base], trial.words)
+    return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base])
 
 
-def decide(epochs: int, base: Collection[Score], adapted: Collection[Score], words: int) -> Verdict:
+def decide(epochs: int, base: Collection[Score], adapted: Collection[Score]) -> Verdict:
     """Accept the adapter if it makes fewer errors than the base, by more than chance would have it.
 
     That is by `LEAST_WORDS`, and both in words and in characters by `LEAST_DEVIATIONS` times the standard deviation
@@ -157,19 +159,17 @@ def decide(epochs: int, base: Collection[Score], adapted: Collection[Score], wor
         epochs: that the adapter was trained for.
         base: of each utterance without the adapter.
         adapted: of the same utterances, out of fold.
-        words: of all references.
     """
     by_words = [b.word_errors - a.word_errors for b, a in zip(base, adapted)]
     by_characters = [b.character_errors - a.character_errors for b, a in zip(base, adapted)]
     if sum(by_words) >= LEAST_WORDS and _is_beyond_chance(by_words) and _is_beyond_chance(by_characters):
-        return Verdict(epochs, words, total(base), total(adapted))
-    return Verdict(0, words, total(base), None)
+        return Verdict(epochs, sum(base, Score()), sum(adapted, Score()))
+    return Verdict(0, sum(base, Score()), None)
 
 
 def _is_beyond_chance(differences: Sequence[int]) -> bool:
     return sum(differences) > 0 and sum(differences) >= LEAST_DEVIATIONS * sum(d * d for d in differences) ** 0.5
 
 
-def total(scores: Collection[Score]) -> Score:
-    """The sum over utterances."""
-    return Score(sum(score.word_errors for score in scores), sum(score.character_errors for score in scores))
+def _rate(score: Score) -> float:
+    return score.word_errors / max(score.words, 1)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +17,7 @@ from nemo_ds2_adapters.adaptation.modules import can_share_batch, installed, mod
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
-from nemo_ds2_adapters.evaluation.error_counts import character_errors, token_errors, word_errors
+from nemo_ds2_adapters.evaluation.errors import Score, score, unit_errors
 
 EMPTY_ROW_FRAMES = 1  # of rows that fill a member's share of a batch
 BASE_ROWS = 32  # utterances, where the base runs
@@ -27,20 +26,11 @@ BASE_ROWS = 32  # utterances, where the base runs
 ROWS, ROWS_WITHOUT_RECURRENCE = 64, 8
 
 
-
 class TokenScore(NamedTuple):
     """How far the likeliest path of a model's output is from the transcript; of two scores the lower one is better."""
 
     errors: int  # output units to insert, delete or replace
     loss: float  # CTC, which tells apart what has the same errors
-
-
-@dataclass(frozen=True)
-class Score:
-    """How far what a model writes is from the transcript of an utterance, or of several together."""
-
-    word_errors: int
-    character_errors: int
 
 
 T = TypeVar("T")
@@ -70,8 +60,7 @@ class Engine:
     """
 
     def __init__(self, model: ASRModel, data: PrefixData, name: str) -> None:
-        self.data = data
-        self._model, self._name = model, name
+        self.model, self.data, self._name = model, data, name
         self._rows = ROWS if data.point < model.encoder.n_layers else ROWS_WITHOUT_RECURRENCE
         self._base_log_probs: dict[int, Tensor] = {}  # [T', V], of utterances of members that are held to them
 
@@ -84,22 +73,22 @@ class Engine:
             held_out: positions of those it is scored on.
             settings: of the training.
         """
-        modules = modules_of(start, self._model, self._name)
+        modules = modules_of(start, self.model, self._name)
         return Member(start, modules, train, self.data.durations(train), held_out, settings)
 
     def score(self, utterances: Sequence[int], adapter: Adapter | None = None) -> list[Score]:
         """Single utterances, by the base or with an adapter of the attached one's architecture."""
         with ExitStack() as stack:
-            stack.enter_context(enabled_adapters(self._model, None))
+            stack.enter_context(enabled_adapters(self.model, None))
             if adapter is not None:
-                modules = modules_of(adapter, self._model, self._name)
-                stack.enter_context(installed(self._model, self._name, modules))
-            return _score(self._model, self.data, utterances)
+                modules = modules_of(adapter, self.model, self._name)
+                stack.enter_context(installed(self.model, self._name, modules))
+            return _score(self.model, self.data, utterances)
 
     def train_epoch(self, members: Sequence[Member]) -> None:
         """Train every member for its next epoch."""
         self._compute_base(members)
-        with enabled_adapters(self._model, None):
+        with enabled_adapters(self.model, None):
             for batches in zip_longest(*(member.batches() for member in members)):
                 running = [(member, batch) for member, batch in zip(members, batches) if batch]
                 for group in self._groups(running):
@@ -109,16 +98,16 @@ class Engine:
 
     def token_scores(self, members: Sequence[Member]) -> list[list[TokenScore]]:
         """Of each member's held-out utterances, with the weights that would be saved now."""
-        return self._held_out(members, lambda indices, output: _token_scores(self._model, output))
+        return self._held_out(members, lambda indices, output: _token_scores(self.model, output))
 
     def scores(self, members: Sequence[Member]) -> list[list[Score]]:
         """Of each member's held-out utterances, with the weights that would be saved now."""
-        return self._held_out(members, lambda indices, output: _scores(self._model, self.data, indices, output))
+        return self._held_out(members, lambda indices, output: _scores(self.model, self.data, indices, output))
 
     @torch.no_grad()
     def _held_out(self, members: Sequence[Member], measure: Callable[[list[int], Output], list[T]]) -> list[list[T]]:
         found: dict[int, list[T]] = {id(member): [] for member in members}
-        with enabled_adapters(self._model, None):
+        with enabled_adapters(self.model, None):
             for group in self._groups([(member, list(member.held_out)) for member in members if member.held_out]):
                 with ExitStack() as stack:
                     for member, _ in group:
@@ -140,7 +129,7 @@ class Engine:
         losses = []
         for (member, batch), output in zip(group, self._forward(group, training=True)):
             log_probs, lengths, targets, target_lengths = output
-            loss = self._model.loss(
+            loss = self.model.loss(
                 log_probs=log_probs, targets=targets, input_lengths=lengths, target_lengths=target_lengths
             )
             loss = member.regulariser.added_to(loss, log_probs, lengths, lambda batch=batch: self._base(batch))
@@ -158,7 +147,7 @@ class Engine:
             activations, tokens = items[-1]
             items += [(activations[:EMPTY_ROW_FRAMES], tokens)] * (most - len(share))
         with self._running([member for member, _ in group], training):
-            log_probs, *rest = _run(self._model, self.data, items)
+            log_probs, *rest = _run(self.model, self.data, items)
         starts = range(0, len(items), most)
         return [
             Output(log_probs[rows], *(tensor[rows] for tensor in rest))
@@ -169,13 +158,13 @@ class Engine:
     def _running(self, members: list[Member], training: bool) -> Iterator[None]:
         """The members' adapters in the model."""
         if can_share_batch(members[0].modules):
-            with side_by_side(self._model, [member.modules for member in members]):
+            with side_by_side(self.model, [member.modules for member in members]):
                 yield
             return
         (member,) = members
         for module in member.modules.values():
             module.train(training)
-        with installed(self._model, self._name, member.modules), member.random_numbers():
+        with installed(self.model, self._name, member.modules), member.random_numbers():
             yield
 
     def _base(self, utterances: Sequence[int]) -> Tensor:
@@ -186,9 +175,9 @@ class Engine:
     def _compute_base(self, members: Sequence[Member]) -> None:
         wanted = {i for member in members if member.settings.kl_weight for i in member.train}
         missing = sorted(wanted - self._base_log_probs.keys())
-        with enabled_adapters(self._model, None):
+        with enabled_adapters(self.model, None):
             for some in _chunks(missing):
-                log_probs, lengths, *_ = _run(self._model, self.data, [self.data.item(i) for i in some])
+                log_probs, lengths, *_ = _run(self.model, self.data, [self.data.item(i) for i in some])
                 rows = zip(some, log_probs, lengths.tolist())
                 self._base_log_probs.update({i: row[:length].clone() for i, row, length in rows})
 
@@ -225,7 +214,7 @@ def _token_scores(model: ASRModel, output: Output) -> list[TokenScore]:
         log_probs.argmax(dim=-1), lengths.tolist(), targets, target_lengths.tolist(), losses.tolist()
     ):
         tokens = path[:length].unique_consecutive()
-        errors = token_errors(tokens[tokens != blank].tolist(), target[:target_length].tolist())
+        errors = unit_errors(tokens[tokens != blank].tolist(), target[:target_length].tolist())
         scores.append(TokenScore(errors, loss))
     return scores
 
@@ -236,4 +225,4 @@ def _scores(model: ASRModel, data: PrefixData, indices: Sequence[int], output: O
         h if isinstance(h, str) else h.text for h in decode(output.log_probs, output.lengths, return_hypotheses=False)
     ]
     pairs = zip(hypotheses, (data.utterances[i].text for i in indices))
-    return [Score(word_errors(*pair), character_errors(*pair)) for pair in pairs]
+    return [score(*pair) for pair in pairs]

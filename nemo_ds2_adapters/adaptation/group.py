@@ -22,6 +22,7 @@ from nemo_ds2_adapters.adapters.attach import attach, detach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
+from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
 
@@ -94,7 +95,7 @@ def adapt_group(
         caches = [cache or PrefixCache()] * len(groups) if cache is None or isinstance(cache, PrefixCache) else cache
         data = PrefixData(
             model,
-            [*chain.from_iterable(groups)],
+            UtteranceDataset([*chain.from_iterable(groups)], model),
             resume_point(model),
             [one for one, group in zip(caches, groups) for _ in group],
         )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,12 +16,11 @@ from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.data.speakers import Speaker, check_speaker
-from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreBusyError
+from nemo_ds2_adapters.data.speakers import Speaker, check_speakers
+from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.store.store import AdapterStore
 
 BAR = "{desc}{percentage:3.0f} %|{bar}| {n}/{total} users [{elapsed}, {remaining} left]"
-REPORTED = (InputError, AdapterFileError, StoreBusyError)  # of one speaker; the others go on
 
 
 def adapt_speakers(
@@ -66,21 +64,18 @@ def adapt_speakers(
     """
     check_whole("model.adapter.users_at_once", users_at_once, 1)
     store.check_writable()
-    _report_shared(speakers)
     settings_hash = _hash([asdict(settings), start.config, _weights_hash(start)])
     base = fingerprint(model)  # hashed once
     results: dict[str, SpeakerResult] = {}
-    pending = []
-    for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False, disable=not progress):
-        done = None
-        if speaker.problem is None:
-            done = _finished(speaker, settings_hash, base, store)
-        if done is None:
-            check_speaker(key, speaker, model)
-        if done or speaker.problem:
-            results[speaker.user_id] = done or _result(speaker, "skipped", problem=speaker.problem)
-        else:
-            pending.append(speaker)
+    for speaker in speakers:
+        if speaker.problem is None and (done := _finished(speaker, settings_hash, base, store)):
+            results[speaker.user_id] = done
+    pending = [speaker for speaker in speakers if speaker.user_id not in results]
+    check_speakers(tqdm(pending, "checking recordings", unit="user", leave=False, disable=not progress), key, model)
+    for speaker in pending:
+        if speaker.problem is not None:
+            results[speaker.user_id] = _result(speaker, "skipped", problem=speaker.problem)
+    pending = [speaker for speaker in pending if speaker.problem is None]
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR, disable=not progress) as bar:
         for first in range(0, len(pending), users_at_once):
             group = pending[first : first + users_at_once]
@@ -106,19 +101,6 @@ def within(speaker: Speaker, shortest: float | None, longest: float | None) -> S
     return replace(speaker, utterances=left, problem=problem)
 
 
-def _report_shared(speakers: Sequence[Speaker]) -> None:
-    """Whose is a recording that two speakers list? Theirs it is to say."""
-    owners: dict[Any, set[str]] = defaultdict(set)
-    for speaker in speakers:
-        for utterance in speaker.utterances:
-            owners[utterance.audio.resolve(), utterance.offset].add(speaker.user_id)
-    for speaker in speakers:
-        for utterance in speaker.utterances:
-            others = owners[utterance.audio.resolve(), utterance.offset] - {speaker.user_id}
-            if others and speaker.problem is None:
-                speaker.problem = f"{utterance.place}: {utterance.audio.name} is also a recording of {min(others)}"
-
-
 def _outcomes(
     model: ASRModel,
     group: Sequence[Speaker],
@@ -135,7 +117,7 @@ def _outcomes(
     for speaker in group:
         try:
             caches.append(PrefixCache(store.cache_folder(speaker.user_id), 0.0) if keep_activations else shared)
-        except REPORTED as error:
+        except NemoDs2Error as error:
             yield speaker, Outcome(None, None, str(error))
         else:
             ready.append(speaker)
@@ -143,7 +125,7 @@ def _outcomes(
     try:
         for number, outcome in adapt_group(model, [speaker.utterances for speaker in ready], settings, start, caches):
             yield waiting.pop(number), outcome
-    except REPORTED as error:
+    except NemoDs2Error as error:
         for speaker in waiting.values():
             yield speaker, Outcome(None, None, str(error))
 
@@ -168,7 +150,7 @@ def _kept(
     try:
         had_one = store.has(speaker.user_id)
         store.put(speaker.user_id, with_metadata(outcome.adapter, metadata))
-    except REPORTED as error:
+    except NemoDs2Error as error:
         return _result(speaker, "skipped", problem=str(error), **reached)
     return _result(speaker, ("updated" if had_one else "trained") if verdict.epochs else "base kept", **reached)
 
@@ -179,7 +161,7 @@ def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterSto
         if not store.has(speaker.user_id):
             return None
         info = store.get(speaker.user_id).info
-    except REPORTED:
+    except NemoDs2Error:
         return None  # a damaged version is replaced by a new one
     about = info.metadata if info else {}
     if info is None or (info.fingerprint, about.get("settings")) != (base, settings_hash):
@@ -192,7 +174,12 @@ def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterSto
 
 def _result(speaker: Speaker, status: str, **reached: Any) -> SpeakerResult:
     return SpeakerResult(
-        speaker.user_id, status, len(speaker.utterances), round(speaker.seconds, 3), findings=speaker.findings, **reached
+        speaker.user_id,
+        status,
+        len(speaker.utterances),
+        round(speaker.seconds, 3),
+        findings=speaker.findings,
+        **reached,
     )
 
 

@@ -232,8 +232,8 @@ def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence
     for name, utterances in (("train_ds", train), ("validation_ds", validation)):
         key = f"model.{name}.manifest_filepath"
         if utterances is not None:
-            check_vocabulary(key, utterances, model)
-            for line in check_recordings(key, list(utterances), model):
+            check_vocabulary(utterances, key, model)
+            for line in check_recordings(utterances, model).lines(key):
                 logger.info(line)
 
 

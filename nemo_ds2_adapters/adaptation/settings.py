@@ -223,7 +223,9 @@ class FitSettings:
         train = within("model.train_ds", self.train_ds, train)
         size = self.train_ds["batch_size"]
         if self.train_ds.get("drop_last") and len(train) < size:
-            raise InputError(f"model.train_ds.drop_last=true leaves nothing: {len(train)} utterances, {size} in a batch")
+            raise InputError(
+                f"model.train_ds.drop_last=true leaves none: {len(train)} utterances, {size} in a batch"
+            )
         if validation is None:
             if self.folds and self.is_base_frozen:
                 self.cross_validation()
