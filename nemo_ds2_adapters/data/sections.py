@@ -6,7 +6,8 @@ from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.data.findings import check_recordings
-from nemo_ds2_adapters.data.manifest import Utterance, check_vocabulary, read_manifest
+from nemo_ds2_adapters.data.manifest import Utterance, read_manifest
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
 
 INHERITED_KEYS = ("sample_rate", "labels", "parser", "normalize_transcripts", "use_start_end_token")
 
@@ -32,7 +33,7 @@ def read_section(model_cfg: DictConfig, name: str) -> DataSection:
         InputError: the manifest or a line of it is wrong.
     """
     cfg = model_cfg[name]
-    return DataSection(name, cfg, read_manifest(f"model.{name}.manifest_filepath", cfg.manifest_filepath))
+    return DataSection(name, cfg, read_manifest(cfg.manifest_filepath, f"model.{name}.manifest_filepath"))
 
 
 def check_section(section: DataSection, model: ASRModel) -> None:

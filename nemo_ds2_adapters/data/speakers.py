@@ -10,7 +10,8 @@ from nemo.collections.asr.models import ASRModel
 from nemo_ds2_adapters.activations.dataset import audio_identity
 from nemo_ds2_adapters.adapters.users import check_user_id
 from nemo_ds2_adapters.data.findings import check_recordings
-from nemo_ds2_adapters.data.manifest import ManifestLine, Utterance, check_vocabulary, manifest_lines
+from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 
 LEAST_UTTERANCES = 2  # with fewer, nothing can tell whether an adapter helps
@@ -39,34 +40,40 @@ class Speaker:
         return digest.hexdigest()
 
 
-def read_speakers(key: str, paths: str | list[str] | None, speaker_key: str) -> list[Speaker]:
+def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> tuple[list[Speaker], list[BadLine]]:
     """Sort the lines of a manifest by speaker. A line that is wrong is its speaker's problem, and nobody else's.
 
     Args:
-        key: config key that holds the manifest's path, for messages.
-        paths: of the manifest.
+        paths: of the manifest, as `read_manifest` takes them.
+        key: config key or argument that holds them, for messages.
         speaker_key: field of a line that names the speaker.
 
+    Returns:
+        the speakers, and the lines that are no JSON objects and so do not say whose they are.
+
     Raises:
-        InputError: the manifest cannot be read or has no lines, or a line does not say whose it is.
+        InputError: the manifest cannot be read or has no lines, or none says whose it is, or one without a user id.
     """
-    lines = manifest_lines(key, paths)
-    if not lines:
-        raise InputError(f"{key}={paths}: the manifest has no utterances")
     speakers: dict[str, Speaker] = {}
-    for line in lines:
+    nobodys: list[BadLine] = []
+    for line in read_lines(paths, key):
+        if isinstance(line, BadLine) and not line.fields:
+            nobodys.append(line)
+            continue
         user_id = _user_id(line, speaker_key)
         speaker = speakers.setdefault(user_id, Speaker(user_id))
-        try:
-            speaker.utterances.append(line.utterance())
-        except InputError as error:
-            speaker.problem = speaker.problem or str(error)
+        if isinstance(line, BadLine):
+            speaker.problem = speaker.problem or str(line)
+        else:
+            speaker.utterances.append(line)
+    if not speakers:
+        raise nobodys[0]
     for speaker in speakers.values():
         if speaker.problem is None and len(speaker.utterances) < LEAST_UTTERANCES:
             speaker.problem = f"{len(speaker.utterances)} utterance, at least {LEAST_UTTERANCES} are needed"
         if speaker.problem is None and (twice := _said_twice(speaker)):
             speaker.problem = f"{twice} is in the manifest twice"
-    return list(speakers.values())
+    return list(speakers.values()), nobodys
 
 
 def check_speaker(key: str, speaker: Speaker, model: ASRModel) -> None:
@@ -79,12 +86,8 @@ def check_speaker(key: str, speaker: Speaker, model: ASRModel) -> None:
             speaker.problem = str(error)
 
 
-def _user_id(line: ManifestLine, speaker_key: str) -> str:
-    try:
-        entry = json.loads(line.text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{line.place}: not a JSON object ({error.msg})") from None
-    value = entry.get(speaker_key) if isinstance(entry, dict) else None
+def _user_id(line: Utterance | BadLine, speaker_key: str) -> str:
+    value = line.fields.get(speaker_key)
     if value is None:
         raise InputError(f"{line.place}: no field {speaker_key!r}; set model.adapter.speaker_key")
     if not isinstance(value, str):  # evaluation and transcription do not take it for a user id either

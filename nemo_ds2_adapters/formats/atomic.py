@@ -1,10 +1,11 @@
 """Writing a file so that a reader, or a crash at any instant, finds the old content or the new, never a half."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
@@ -34,6 +35,28 @@ def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int = 0
         _sync_directory(target.parent)
     except OSError as error:
         raise AdapterFileError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def check_not_input(output: str | os.PathLike[str], inputs: Mapping[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse to write over what is read. Ask before anything is computed.
+
+    Args:
+        output: file, or folder, that is to be written; it need not exist.
+        inputs: everything that is read, by the name under which a person gave it; None where nothing was given.
+
+    Raises:
+        InputError: the output is the same file as an input, links followed.
+    """
+    for name, path in inputs.items():
+        if path is not None and _is_same(output, path):
+            raise InputError(f"{output} would be overwritten, but it is {name}, which is read: write to another path")
+
+
+def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them does not exist, or is no path at all
+        return False
 
 
 def _sync_directory(directory: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ds2_adapters.data.manifest import check_vocabulary, read_manifest
+from nemo_ds2_adapters.data.manifest import read_manifest
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 
 KEY = "model.train_ds.manifest_filepath"
@@ -24,14 +25,14 @@ def write(path: Path, *lines: object) -> str:
 
 def test_reads_utterances_relative_to_the_manifest(tmp_path: Path, entry: dict) -> None:
     manifest = write(tmp_path / "m.json", entry, "", {**entry, "offset": 0.5})
-    first, second = read_manifest(KEY, manifest)
+    first, second = read_manifest(manifest, KEY)
     assert first.audio == tmp_path / "a.wav" and first.duration == 1.5 and first.text == "yes"
     assert (first.offset, second.offset) == (0.0, 0.5)
 
 
 def test_reads_several_manifests(tmp_path: Path, entry: dict) -> None:
     one, two = write(tmp_path / "1.json", entry), write(tmp_path / "2.json", entry, entry)
-    assert len(read_manifest(KEY, f"{one},{two}")) == len(read_manifest(KEY, [one, two])) == 3
+    assert len(read_manifest(f"{one},{two}", KEY)) == len(read_manifest([one, two], KEY)) == 3
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,14 @@ def test_reads_several_manifests(tmp_path: Path, entry: dict) -> None:
 def test_names_line_and_mistake(tmp_path: Path, entry: dict, change: dict, message: str) -> None:
     manifest = write(tmp_path / "m.json", entry, {**entry, **change})
     with pytest.raises(InputError, match=message):
-        read_manifest(KEY, manifest)
+        read_manifest(manifest, KEY)
 
 
 @pytest.mark.parametrize("missing", ["audio_filepath", "duration", "text"])
 def test_names_missing_fields(tmp_path: Path, entry: dict, missing: str) -> None:
     del entry[missing]
     with pytest.raises(InputError, match=f"line 1: '{missing}' is missing"):
-        read_manifest(KEY, write(tmp_path / "m.json", entry))
+        read_manifest(write(tmp_path / "m.json", entry), KEY)
 
 
 @pytest.mark.parametrize(
@@ -63,24 +64,24 @@ def test_names_missing_fields(tmp_path: Path, entry: dict, missing: str) -> None
 )
 def test_names_lines_that_are_no_objects(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(InputError, match=f"line 1: {message}"):
-        read_manifest(KEY, write(tmp_path / "m.json", line))
+        read_manifest(write(tmp_path / "m.json", line), KEY)
 
 
 def test_names_files_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{KEY}=.*nowhere.json: no such file"):
-        read_manifest(KEY, str(tmp_path / "nowhere.json"))
+        read_manifest(str(tmp_path / "nowhere.json"), KEY)
     with pytest.raises(InputError, match="cannot be read as a text file"):
-        read_manifest(KEY, str(tmp_path))
+        read_manifest(str(tmp_path), KEY)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read as a text file"):
-        read_manifest(KEY, str(tmp_path / "binary.json"))
+    with pytest.raises(InputError, match="line 1: not UTF-8 text"):
+        read_manifest(str(tmp_path / "binary.json"), KEY)
     with pytest.raises(InputError, match="the manifest has no utterances"):
-        read_manifest(KEY, write(tmp_path / "empty.json"))
+        read_manifest(write(tmp_path / "empty.json"), KEY)
     with pytest.raises(InputError, match=f"{KEY} is not set"):
-        read_manifest(KEY, None)
+        read_manifest(None, KEY)
 
 
 def test_lists_characters_outside_the_vocabulary(tmp_path: Path, entry: dict, make_model) -> None:
     manifest = write(tmp_path / "m.json", entry, {**entry, "text": "Yes, 5"}, {**entry, "text": "é"})
     with pytest.raises(InputError, match="vocabulary: ',' '5' 'Y' 'é'; normalise"):
-        check_vocabulary(KEY, read_manifest(KEY, manifest), make_model())
+        check_vocabulary(KEY, read_manifest(manifest, KEY), make_model())

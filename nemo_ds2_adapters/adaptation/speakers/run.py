@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
@@ -52,7 +53,9 @@ def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store:
     adapter = cfg.model.adapter
     settings = Settings.from_config(cfg)
     _check(cfg, trainer)
-    speakers = read_speakers(MANIFEST_KEY, cfg.model.train_ds.manifest_filepath, adapter.speaker_key)
+    speakers, nobodys = read_speakers(cfg.model.train_ds.manifest_filepath, MANIFEST_KEY, adapter.speaker_key)
+    for line in nobodys:
+        logging.getLogger(__name__).warning("left out: %s", line)
     for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False):
         check_speaker(MANIFEST_KEY, speaker, model)
     model.to(trainer.strategy.root_device)
