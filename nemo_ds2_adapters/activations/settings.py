@@ -1,8 +1,9 @@
 """How activations are kept, as settings say."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -34,6 +35,21 @@ class CacheSettings:
             raise InputError(f"model.adapter.cache_precision={self.precision}: expected null or one of {known}")
         if not _is_size(self.memory):
             raise InputError(f"model.adapter.cache_memory={self.memory}: expected GB, at least 0")
+
+    @classmethod
+    def of(cls, adapter: Mapping[str, Any]) -> Self:
+        """Of the config's section `model.adapter`, as plain values.
+
+        Raises:
+            InputError: a value is wrong.
+        """
+        mode, precision = adapter["cache"], adapter["cache_precision"]
+        return cls(
+            "off" if mode is False else mode,  # YAML takes a bare `off` for false
+            adapter["cache_dir"],
+            adapter["cache_memory"],
+            None if precision is None else str(precision),
+        )
 
     def open(self) -> PrefixCache:
         """A cache of this kind.

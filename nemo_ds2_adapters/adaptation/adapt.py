@@ -4,21 +4,21 @@ import difflib
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
 from nemo_ds2_adapters.adaptation.result import Adaptation
 from nemo_ds2_adapters.adaptation.settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.errors import InputError
 
-CONFIG = Path(__file__).resolve().parents[1] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
+CONFIG = "asr_adapters/asr_adaptation"
 
 # Where the settings of `adapt` stand in the config; those of the adapter itself in the section of its type.
 OWN_SETTINGS = ("hidden_dims", "activation", "dropout", "norm_position", "layers", "mode", "dim", "adapter_strategy")
@@ -88,7 +88,7 @@ def adapt(
     """
     values = config_with(settings)
     values["exp_manager"]["version"] = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"  # NeMo's has seconds: too coarse
-    plain = FitSettings.of(values)
+    plain = FitSettings.of(values, validation_manifest is not None)
     train = read_manifest(train_manifest, "train_manifest")
     validation = None
     if validation_manifest is not None:
@@ -104,7 +104,7 @@ def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: names all unknown settings, each with the nearest known one.
     """
-    cfg = DictConfig(OmegaConf.load(CONFIG))
+    cfg = shipped_config(CONFIG)
     kind = settings.get("adapter_type", cfg.model.adapter.adapter_type)
     places = {name: section for section, names in SECTIONS.items() for name in names}
     own = cfg.model.adapter.get(kind) or {}

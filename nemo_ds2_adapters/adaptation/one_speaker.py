@@ -19,7 +19,7 @@ from nemo_ds2_adapters.adaptation.engine import Engine
 from nemo_ds2_adapters.adaptation.loaders import set_up_data
 from nemo_ds2_adapters.adaptation.losses import regularised
 from nemo_ds2_adapters.adaptation.result import Adaptation
-from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, FitSettings
+from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, FitSettings, Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adaptation.state import left_as_it_was, seeded
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
@@ -81,7 +81,7 @@ def adapt_speaker(
     """
     started = time.monotonic()
     name = split_name(str(adapter.name))[1]
-    train, validation = settings.checked_data(train, validation)
+    train, validation = settings.data(train, validation)
     trainer = lightning.make_trainer(settings.trainer)
     attached, enabled = adapter_names(model), enabled_names(model) if adapter_names(model) else []
     has_new_output_layer = change_vocabulary(model, settings.labels)
@@ -149,8 +149,9 @@ def fit(
     if has_validation:
         with enabled_adapters(model, start.name if continued else None):
             reached.wer_before = lightning.validate(trainer, model)["val_wer"]
-    elif is_base_frozen and settings.folds and data:
-        verdict = cross_validate(model, data[0], start, settings, trainer.progress_bar_callback is not None)
+    elif settings.cross_validation and data:
+        shows_bar = trainer.progress_bar_callback is not None
+        verdict = cross_validate(model, data[0], start, settings.cross_validation, continued, shows_bar)
         reached = Reached(verdict.wer_before, verdict.wer_after, verdict.epochs, is_cross_validated=True)
         if not verdict.epochs:
             return reached
@@ -180,7 +181,7 @@ def fit(
 
 
 def cross_validate(
-    model: ASRModel, data: PrefixData, start: Adapter, settings: FitSettings, progress: bool = False
+    model: ASRModel, data: PrefixData, start: Adapter, settings: Settings, continued: bool, progress: bool = False
 ) -> Verdict:
     """Train without each fold in turn, and say for how many epochs to train on everything.
 
@@ -192,11 +193,10 @@ def cross_validate(
         raise InputError(
             "model.train_ds: one utterance cannot tell whether an adapter helps; give more, or model.adapter.folds=0"
         )
-    plain = settings.cross_validation()
     engine = Engine(model, data, start.name)
-    trial = Trial.of(engine, start, utterances, plain, start if settings.start.continue_existing else None)
+    trial = Trial.of(engine, start, utterances, settings, start if continued else None)
     description = f"{len(trial.members)}-fold cross-validation"
-    with tqdm(total=plain.max_epochs, desc=description, unit="epoch", leave=False, disable=not progress) as bar:
+    with tqdm(total=settings.max_epochs, desc=description, unit="epoch", leave=False, disable=not progress) as bar:
         while not trial.is_over:
             run_epoch(engine, [trial])
             bar.update()

@@ -58,6 +58,42 @@ class Settings:
     l2_weight: float = 0.0  # towards the start
     average_epochs: bool = False  # keep the mean of the weights over all epochs so far
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Of a config as plain values.
+
+        Args:
+            values: with the sections `model` (`train_ds`, `optim`, `adapter`) and `trainer`, and `seed`.
+
+        Raises:
+            InputError: something is asked for that only a training with validation data does, or a value is wrong.
+        """
+        data, adapter, trainer = values["model"]["train_ds"], values["model"]["adapter"], values["trainer"]
+        needed = {
+            "model.train_ds.use_semi_sorted_batching": (data.get("use_semi_sorted_batching"), True),
+            "model.train_ds.drop_last": (data.get("drop_last") or False, False),
+            "trainer.accumulate_grad_batches": (trainer.get("accumulate_grad_batches") or 1, 1),
+            "trainer.max_steps": (trainer.get("max_steps", -1), -1),
+            "trainer.max_time": (trainer.get("max_time"), None),
+            "trainer.gradient_clip_algorithm": (trainer.get("gradient_clip_algorithm") or "norm", "norm"),
+            "trainer.limit_train_batches": (trainer.get("limit_train_batches") or 1.0, 1.0),
+        }
+        for key, (value, wanted) in needed.items():
+            if value != wanted:
+                raise InputError(
+                    f"{key}={value} does not go with cross-validation, which needs {wanted}: give "
+                    "model.validation_ds.manifest_filepath, or set model.adapter.folds=0"
+                )
+        return cls(
+            optim=values["model"]["optim"],
+            batch_size=data["batch_size"],
+            max_epochs=trainer["max_epochs"],
+            gradient_clip_val=trainer.get("gradient_clip_val") or 0.0,
+            randomization_factor=data["randomization_factor"],
+            seed=values["seed"],
+            **{key: adapter[key] for key in ("folds", "patience", "kl_weight", "l2_weight", "average_epochs")},
+        )
+
     def __post_init__(self) -> None:
         check_optim(self.optim)
         check_seed(self.seed)
@@ -154,17 +190,20 @@ class FitSettings:
     kl_weight: float
     l2_weight: float
     average_epochs: bool
-    folds: int  # 0: no cross-validation
-    patience: int | None
+    cross_validation: Settings | None  # None: there are validation data, or the last epoch is kept
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls, values: Mapping[str, Any], has_validation: bool) -> Self:
         """Of the config as plain values.
 
+        Args:
+            values: all of it.
+            has_validation: whether there are validation data.
+
         Raises:
-            InputError: a value is wrong whatever else is said.
+            InputError: a value is wrong, whatever the data are.
         """
-        model, adapter = values["model"], values["model"]["adapter"]
+        model, adapter, trainer = values["model"], values["model"]["adapter"], values["trainer"]
         vocabulary = model["char_labels"]
         if vocabulary["update_labels"] and not vocabulary["labels"]:
             raise InputError("model.char_labels.labels is not set, but model.char_labels.update_labels=true")
@@ -173,6 +212,12 @@ class FitSettings:
         check_whole("model.train_ds.batch_size", model["train_ds"]["batch_size"], 1)
         for key in ("kl_weight", "l2_weight"):
             check_number(f"{ADAPTER}.{key}", adapter[key])
+        _check_trainer(trainer, has_validation)
+        if has_validation:
+            check_whole("model.validation_ds.batch_size", model["validation_ds"]["batch_size"], 1)
+            _check_checkpoints(values["exp_manager"])
+        is_base_frozen = not (adapter["unfreeze_base"] or vocabulary["update_labels"])
+        is_decided = is_base_frozen and not has_validation and adapter["folds"] != 0
         return cls(
             name=values["exp_manager"].get("name") or values["name"],
             seed=values["seed"],
@@ -183,21 +228,17 @@ class FitSettings:
                 adapter["init_from_store"],
                 adapter["continue_existing"],
             ),
-            cache=CacheSettings(
-                "off" if adapter["cache"] is False else adapter["cache"],  # YAML takes a bare `off` for false
-                adapter["cache_dir"],
-                adapter["cache_memory"],
-                None if adapter["cache_precision"] is None else str(adapter["cache_precision"]),
-            ),
+            cache=CacheSettings.of(adapter),
             train_ds=model["train_ds"],
             validation_ds=model["validation_ds"],
             optim=model["optim"],
-            trainer=values["trainer"],
+            trainer=trainer,
             exp_manager=values["exp_manager"],
             global_cfg=adapter["global_cfg"] or {},
             spec_augment=model["spec_augment"],
             labels=vocabulary["labels"] if vocabulary["update_labels"] else None,
             file_name=adapter["adapter_state_dict_name"],
+            cross_validation=Settings.of(values) if is_decided else None,
             **{key: adapter[key] for key in OWN_KEYS},
         )
 
@@ -211,93 +252,19 @@ class FitSettings:
         """Name of the metric by which epochs are compared."""
         return (self.exp_manager.get("checkpoint_callback_params") or {}).get("monitor", MONITORS[0])
 
-    def checked_data(
+    def data(
         self, train: Sequence[Utterance], validation: Sequence[Utterance] | None
-    ) -> tuple[Sequence[Utterance], Sequence[Utterance] | None]:
+    ) -> tuple[list[Utterance], list[Utterance] | None]:
         """Training and validation data within the limits of their sections.
 
         Raises:
-            InputError: nothing could be trained on them, or nothing be compared, with these settings.
+            InputError: nothing is left.
         """
-        self._check_limits()
         train = within("model.train_ds", self.train_ds, train)
         size = self.train_ds["batch_size"]
         if self.train_ds.get("drop_last") and len(train) < size:
-            raise InputError(
-                f"model.train_ds.drop_last=true leaves none: {len(train)} utterances, {size} in a batch"
-            )
-        if validation is None:
-            if self.folds and self.is_base_frozen:
-                self.cross_validation()
-            return train, None
-        self._check_validation()
-        return train, within("model.validation_ds", self.validation_ds, validation)
-
-    def _check_limits(self) -> None:
-        trainer = self.trainer
-        if trainer.get("fast_dev_run"):
-            raise InputError("trainer.fast_dev_run keeps nothing: set trainer.max_steps=1")
-        if trainer.get("limit_train_batches") == 0:
-            raise InputError("trainer.limit_train_batches=0: there would be nothing to train on")
-        epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-        if steps != -1:
-            check_whole("trainer.max_steps", steps, 1)
-        if epochs not in (None, -1):
-            check_whole("trainer.max_epochs", epochs, 1)
-        if epochs == -1 and steps == -1 and trainer.get("max_time") is None:
-            raise InputError("trainer.max_epochs=-1 never ends: set trainer.max_steps or trainer.max_time")
-
-    def _check_validation(self) -> None:
-        check_whole("model.validation_ds.batch_size", self.validation_ds["batch_size"], 1)
-        if self.trainer.get("limit_val_batches") == 0:
-            raise InputError("trainer.limit_val_batches=0: leave out model.validation_ds.manifest_filepath instead")
-        key = "exp_manager.checkpoint_callback_params"
-        params = self.exp_manager.get("checkpoint_callback_params") or {}
-        if self.monitor not in MONITORS or params.get("mode", "min") != "min":
-            raise InputError(
-                f"{key}.monitor={self.monitor}, mode={params.get('mode')}: epochs are compared by "
-                f"{' or '.join(MONITORS)}, mode=min"
-            )
-        if params.get("always_save_nemo") or not params.get("save_best_model", True):
-            raise InputError(
-                f"{key}: the .nemo is written once, at the end, with the best epoch: leave out always_save_nemo and "
-                "save_best_model"
-            )
-
-    def cross_validation(self) -> Settings:
-        """The same training without Lightning.
-
-        Raises:
-            InputError: something is asked for that cross-validation does not do, or a value is wrong.
-        """
-        needed = {
-            "model.train_ds.use_semi_sorted_batching": (self.train_ds.get("use_semi_sorted_batching"), True),
-            "model.train_ds.drop_last": (self.train_ds.get("drop_last") or False, False),
-            "trainer.accumulate_grad_batches": (self.trainer.get("accumulate_grad_batches") or 1, 1),
-            "trainer.max_steps": (self.trainer.get("max_steps", -1), -1),
-            "trainer.max_time": (self.trainer.get("max_time"), None),
-            "trainer.gradient_clip_algorithm": (self.trainer.get("gradient_clip_algorithm") or "norm", "norm"),
-            "trainer.limit_train_batches": (self.trainer.get("limit_train_batches") or 1.0, 1.0),
-        }
-        for key, (value, wanted) in needed.items():
-            if value != wanted:
-                raise InputError(
-                    f"{key}={value} does not go with cross-validation, which needs {wanted}: give "
-                    "model.validation_ds.manifest_filepath, or set model.adapter.folds=0"
-                )
-        return Settings(
-            optim=self.optim,
-            batch_size=self.train_ds["batch_size"],
-            max_epochs=self.trainer["max_epochs"],
-            folds=self.folds,
-            patience=self.patience,
-            gradient_clip_val=self.trainer.get("gradient_clip_val") or 0.0,
-            randomization_factor=self.train_ds["randomization_factor"],
-            seed=self.seed,
-            kl_weight=self.kl_weight,
-            l2_weight=self.l2_weight,
-            average_epochs=self.average_epochs,
-        )
+            raise InputError(f"model.train_ds.drop_last=true leaves none: {len(train)} utterances, batches of {size}")
+        return train, validation and within("model.validation_ds", self.validation_ds, validation)
 
 
 OWN_KEYS = (
@@ -306,9 +273,37 @@ OWN_KEYS = (
     "kl_weight",
     "l2_weight",
     "average_epochs",
-    "folds",
-    "patience",
 )
+
+
+def _check_trainer(trainer: Mapping[str, Any], has_validation: bool) -> None:
+    if trainer.get("fast_dev_run"):
+        raise InputError("trainer.fast_dev_run keeps nothing: set trainer.max_steps=1")
+    if trainer.get("limit_train_batches") == 0:
+        raise InputError("trainer.limit_train_batches=0: there would be nothing to train on")
+    if has_validation and trainer.get("limit_val_batches") == 0:
+        raise InputError("trainer.limit_val_batches=0: leave out model.validation_ds.manifest_filepath instead")
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    if steps != -1:
+        check_whole("trainer.max_steps", steps, 1)
+    if epochs not in (None, -1):
+        check_whole("trainer.max_epochs", epochs, 1)
+    if epochs == -1 and steps == -1 and trainer.get("max_time") is None:
+        raise InputError("trainer.max_epochs=-1 never ends: set trainer.max_steps or trainer.max_time")
+
+
+def _check_checkpoints(exp_manager: Mapping[str, Any]) -> None:
+    key, params = "exp_manager.checkpoint_callback_params", exp_manager.get("checkpoint_callback_params") or {}
+    if params.get("monitor", MONITORS[0]) not in MONITORS or params.get("mode", "min") != "min":
+        raise InputError(
+            f"{key}.monitor={params.get('monitor')}, mode={params.get('mode')}: epochs are compared by "
+            f"{' or '.join(MONITORS)}, mode=min"
+        )
+    if params.get("always_save_nemo") or not params.get("save_best_model", True):
+        raise InputError(
+            f"{key}: the .nemo is written once, at the end, with the best epoch: leave out always_save_nemo and "
+            "save_best_model"
+        )
 
 
 def within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
