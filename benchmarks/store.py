@@ -22,13 +22,13 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
+from nemo_ds2_adapters.store.index import Entry
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.formats.contents import OURS, FileContents, StoredAdapter
-from nemo_ds2_adapters.store.index import Entry
 from nemo_ds2_adapters.store.store import AdapterStore
 from nemo_ds2_adapters.store.version import Version
 

@@ -119,7 +119,7 @@ def test_damage_is_found(url: str, adapter) -> None:
     store = AdapterStore(url)
     store.put("a", adapter())
     fs, root = fsspec.core.url_to_fs(url)
-    (path,) = [path for path in fs.find(root) if path.endswith(".pt")]
+    (path,) = [path for path in fs.find(root) if path.endswith(".safetensors")]
     fs.pipe_file(path, fs.cat_file(path)[:-1])
     with pytest.raises(AdapterFileError, match="is damaged"):
         store.get("a")

@@ -80,7 +80,7 @@ def test_a_wrong_detail_of_the_index_is_mended(filled: AdapterStore, root: Path)
 
 
 def test_damage_is_reported_and_left(filled: AdapterStore, root: Path, adapter, value) -> None:
-    path = min(folder_of(root, USER_ID).glob("*.pt"))
+    path = min(folder_of(root, USER_ID).glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-100])
     shutil.copytree(folder_of(root, "anna"), root / "users" / "00" / ("0" * 40))  # another user's files
     (folder_of(root, "anna") / "notes.txt").touch()
