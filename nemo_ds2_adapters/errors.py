@@ -1,5 +1,8 @@
 """The exceptions a caller may catch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Wrong input of a person: one line that names the key, name or file and says what to do."""
@@ -27,3 +30,12 @@ class UnknownUserError(InputError):
 
 class StoreBusyError(Exception):
     """Another process has held the lock of a store's directory for too long. Nothing was changed."""
+
+
+@contextmanager
+def naming(label: object) -> Iterator[None]:
+    """Begin the message of an `AdapterFileError` that leaves the block with the file it is about."""
+    try:
+        yield
+    except AdapterFileError as error:
+        raise type(error)(f"{label}: {error}") from error

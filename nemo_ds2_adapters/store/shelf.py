@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.users import user_hash
-from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError
-from nemo_ds2_adapters.formats.bridge import read_adapter_bytes
+from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError, naming
+from nemo_ds2_adapters.formats.reading import read_adapter_bytes
 from nemo_ds2_adapters.formats.safetensors_file import Header, header_end, read, read_header
 from nemo_ds2_adapters.store.folder import FORMAT_TEXT, SHARD_LENGTH, Folder
 from nemo_ds2_adapters.store.personal import check_owner
@@ -163,10 +163,12 @@ class Shelf:
             data = self.folder.read(user, version.file_name)
             adapter = read_version(data, version, user, label)
             return Header(adapter.name, adapter.module, adapter.config, adapter.info, adapter.parameters, len(data))
-        start = self._start(user, version, START) if start is None else start
         if isinstance(start, AdapterFileError):
             raise start
-        if (end := header_end(start, label)) > len(start):
+        start = start or self._start(user, version, START)
+        with naming(label):
+            end = header_end(start)
+        if end > len(start):
             start = self._start(user, version, end)
         header = read_header(start, label)
         check_owner(header.info, user, label)

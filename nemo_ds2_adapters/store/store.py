@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, mean
+from nemo_ds2_adapters.adapters.attach import attach
+from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import adapter_names
+from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
-from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputError
-from nemo_ds2_adapters.formats.bridge import attach, attached_adapter, read_adapters, write_adapters
+from nemo_ds2_adapters.errors import AdapterNameError, InputError, naming
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
 from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
@@ -157,10 +162,8 @@ class AdapterStore:
             AdapterFileError: the file is damaged, or does not fit the model.
         """
         adapter = self.get(user_id, version)
-        try:
+        with naming(f"{self._shelf.folder}, user {user_id!r}"):
             return attach(model, adapter, as_name, strict_base)
-        except AdapterFileError as error:
-            raise type(error)(f"{self._shelf.folder}, user {user_id!r}: {error}") from error
 
     def has(self, user_id: str) -> bool:
         """Whether the user has an adapter."""
@@ -189,8 +192,6 @@ class AdapterStore:
 
     def stale(self, model: "ModelPT", on_error: OnError | None = None) -> Iterator[str]:
         """As `list`, users whose adapter was made for another base than this model's: they need training anew."""
-        from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-
         base = fingerprint(model)
         return (entry.user_id for entry in self.entries(on_error=on_error) if entry.fingerprint != base)
 
@@ -307,36 +308,18 @@ class AdapterStore:
             )
 
 
-def _taken(
-    source: "Adapter | ModelPT | str | os.PathLike[str]", user_id: str, name: str | None
-) -> tuple[Adapter, str]:
+def _taken(source: Any, user_id: str, name: str | None) -> tuple[Adapter, str]:
     """The adapter that a source holds, and what to call the source in messages."""
     if isinstance(source, Adapter):
-        if name not in (None, source.name, source.full_name):
-            raise missing_adapter(str(name), [source.full_name])
-        return source, "the adapter"
+        return find_adapter({source.name: source}, name or source.name, "the adapter"), "the adapter"
     if isinstance(source, str | os.PathLike):
-        return _in_file(read_adapters(source), name, str(source)), str(source)
-    return attached_adapter(source, name or _name_in(source, user_id)), "the model"
-
-
-def _in_file(adapters: Mapping[str, Adapter], name: str | None, label: str) -> Adapter:
+        adapters = read_adapters(source)
+        if name is None and len(adapters) != 1:
+            raise InputError(f"{source}: holds {len(adapters)} adapters: choose one with name=")
+        return find_adapter(adapters, name or next(iter(adapters)), source), str(source)
     if name is None:
-        if len(adapters) != 1:
-            raise InputError(f"{label}: holds {len(adapters)} adapters: choose one with name=")
-        return next(iter(adapters.values()))
-    for adapter in adapters.values():
-        if name in (adapter.name, adapter.full_name):
-            return adapter
-    names = [adapter.full_name for adapter in adapters.values()]
-    raise AdapterNameError(str(missing_adapter(name, names)).replace("the model", label))
-
-
-def _name_in(model: "ModelPT", user_id: str) -> str:
-    from nemo_ds2_adapters.adapters.blocks import adapter_names
-
-    name = adapter_name_for_user(user_id)
-    if name not in adapter_names(model):
-        message = str(missing_adapter(name, adapter_names(model)))
-        raise AdapterNameError(f"user {user_id!r}: {message}; choose another adapter with name=")
-    return name
+        name = adapter_name_for_user(user_id)
+        if name not in (names := adapter_names(source)):
+            message = str(missing_adapter(name, names))
+            raise AdapterNameError(f"user {user_id!r}: {message}; choose another adapter with name=")
+    return attached_adapter(source, name), "the model"

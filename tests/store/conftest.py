@@ -10,7 +10,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.formats.bridge import attached_adapter
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.store.store import AdapterStore
 
 AdapterMaker = Callable[..., Adapter]
