@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 from nemo_ds2_adapters.cli.app import app
-from nemo_ds2_adapters.cli.script import quiet
+from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.errors import NemoDs2Error
 
 __all__ = ["main"]

@@ -14,6 +14,7 @@ from nemo_ds2_adapters.adaptation.setup import enable_only
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.recordings import Recording
 from nemo_ds2_adapters.data.sections import DataSection, check_section, loader_config, read_section
 from nemo_ds2_adapters.errors import InputError
@@ -26,8 +27,11 @@ from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.store.store import AdapterStore
 
 
-@hydra_command("asr_adapters/asr_adaptation")
+@hydra_command("asr_adapters/asr_evaluation", "asr_adapters/asr_adaptation")
 def main(cfg: DictConfig) -> None:
+    cfg = DictConfig(
+        OmegaConf.merge(shipped_config("asr_adapters/asr_evaluation"), cfg)
+    )  # given asr_adaptation, as NeMo's
     key = adapter_key(cfg)
     adapter = None if key else chosen_adapter(cfg.model.adapter, base_allowed=True)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)

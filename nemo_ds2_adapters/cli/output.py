@@ -1,7 +1,9 @@
 """What a person sees, and what a program reads."""
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +14,8 @@ from rich.console import Console, JustifyMethod
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from nemo_ds2_adapters.errors import InputError
 
 FINGERPRINT_DIGITS = 8  # of 64: enough to tell a person's bases apart
 
@@ -53,6 +57,20 @@ def show_tree(value: dict[str, Any]) -> None:
     for key, leaf in _leaves(value):
         table.add_row(key, "-" if leaf in ("", None) else str(leaf))
     _print(table)
+
+
+def quiet(level: str) -> None:
+    """Keep NeMo, Lightning and Python warnings below `level` off the screen.
+
+    Raises:
+        InputError: `level` is not the name of a logging level.
+    """
+    number = logging.getLevelName(level)
+    if not isinstance(number, int):
+        raise InputError(f"log_level={level}: expected DEBUG, INFO, WARNING or ERROR")
+    logging.disable(number - 1)  # for all loggers: NeMo's experiment manager sets the levels of some anew
+    if number > logging.INFO:
+        warnings.filterwarnings("ignore")
 
 
 @contextmanager

@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from nemo_ds2_adapters.cli.script import CONFIGS, hydra_command
+from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.recordings import manifest_lines
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
-CONFIG = "asr_adapters/transcribe_speech"
 
-
-@hydra_command(CONFIG)
+@hydra_command("asr_adapters/transcribe_speech")
 def main(cfg: DictConfig) -> None:
-    check_types(cfg)
     check_sources(cfg)
     audio, entries = read_input(cfg)
     output = output_path(cfg)
@@ -53,16 +50,6 @@ def main(cfg: DictConfig) -> None:
     print(f"{len(entries) - len(errors)} of {len(entries)} utterances transcribed: {output}")
     if errors:
         sys.exit(1)
-
-
-def check_types(cfg: DictConfig) -> None:
-    """Refuse values of another type than the shipped config has."""
-    expected = {bool: "true or false", int: "a whole number", float: "a number"}
-    for name, default in OmegaConf.load(CONFIGS / f"{CONFIG}.yaml").items():
-        key = str(name)
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if type(default) in expected and type(cfg[key]) not in kinds:
-            raise InputError(f"{key}={cfg[key]}: expected {expected[type(default)]}")
 
 
 def check_sources(cfg: DictConfig) -> None:
