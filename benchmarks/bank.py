@@ -26,8 +26,7 @@ from rich.table import Table
 from store import Filler, crc, user_id_of
 
 from nemo_ds2_adapters import AdapterStore, add_adapter
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.file import describe_adapters
+from nemo_ds2_adapters.formats.old_names import FileContents, describe_adapters
 from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 

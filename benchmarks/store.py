@@ -27,7 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
-from nemo_ds2_adapters.formats.contents import OURS, FileContents, StoredAdapter
+from nemo_ds2_adapters.formats.old_names import OURS, FileContents, StoredAdapter
 from nemo_ds2_adapters.store.index import Entry
 from nemo_ds2_adapters.store.store import AdapterStore
 from nemo_ds2_adapters.store.version import Version

@@ -1,6 +1,6 @@
 """The commands of `ds2-adapters`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.attach import attach
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.opening import open_source
 from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.source import Findings, Source
 from nemo_ds2_adapters.cli.store_source import StoreSource
-from nemo_ds2_adapters.errors import InputError, NemoDs2Error
-from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.contents import NEMO, ORIGINAL, OURS, FileContents
-from nemo_ds2_adapters.formats.editing import contents_bytes, with_adapters
-from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters, find_adapter
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
+from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
-from nemo_ds2_adapters.formats.reading import inspect_contents, read_adapter_file
+from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, describe, find_adapter, read_adapters
 from nemo_ds2_adapters.store.store import AdapterStore
 
 app = typer.Typer(
@@ -70,9 +70,10 @@ def inspect(
     """Show all about one adapter: type, sizes, base, metadata, versions."""
     with busy(f"reading {source}"):
         opened = open_source(source)
-        about = inspect_contents(opened.contents(_only_name(opened, source) if name is None else name, version))
-        ((adapter_name, adapter),) = about.pop("adapters").items()
-        about = {"name": adapter_name, **adapter, **about}
+        adapter = opened.get(_only_name(opened, source) if name is None else name, version)
+        about = {"name": adapter.name, **describe(adapter), "format": opened.format}
+        if adapter.info:
+            about |= vars(adapter.info)
         if isinstance(opened, StoreSource):
             about = {"user_id": about["metadata"]["user_id"], **about}
             about["stored"] = [
@@ -101,15 +102,14 @@ def export(
     if path.exists() and not force:
         raise InputError(f"{path}: exists already, pass --force to replace it")
     with busy(f"reading {source}"):
-        contents = open_source(source).contents(name, version)
-    if file_format == Format.ours and contents.format != OURS:
+        opened = open_source(source)
+        adapter = opened.get(name, version)
+    if file_format == Format.ours and adapter.info is None:
         raise InputError(
-            f"{source}: is in the format {contents.format!r}, which does not say for which base it was made; "
+            f"{source}: is in the format {opened.format!r}, which does not say for which base it was made; "
             f"import it into its base model, and export it from there"
         )
-    write_atomically(
-        path, contents_bytes(FileContents(file_format or contents.format, contents.adapters, contents.info))
-    )
+    write_adapters([adapter], path, file_format or opened.format)
     _say(f"{name} of {source} written to {path}", as_json, source=source, name=name, path=str(path))
 
 
@@ -125,18 +125,16 @@ def import_command(
     as_json: JsonOption = False,
 ) -> None:
     """Put the adapter of a .pt into a model or a store."""
-    contents = read_adapter_file(path)
-    if adapter is None and len(contents.adapters) > 1:
-        raise InputError(f"{path}: holds {', '.join(contents.adapters)}: choose one with --adapter")
-    chosen = find_adapter(contents, adapter or next(iter(contents.adapters)), path)
-    contents = with_adapters(contents, [chosen])
+    adapters = read_adapters(path)
+    if adapter is None and len(adapters) > 1:
+        raise InputError(f"{path}: holds {', '.join(adapters)}: choose one with --adapter")
+    chosen = find_adapter(adapters, adapter or next(iter(adapters)), path)
     with busy(f"writing {target}"):
         opened = StoreSource(AdapterStore(target)) if create else open_source(target)
         if base is not None:
-            model = restore_model(str(base), None)
-            attached = attach_contents(model, contents, path, as_name="imported")
-            contents = describe_adapters(model, attached, contents.info.get("metadata"))
-        got = opened.take(contents, str(path), name, any_base)
+            with naming(path):
+                chosen = _made_for(chosen, base)
+        got = opened.take(chosen, str(path), name, any_base)
     _say(f"{chosen.name} of {path} imported into {target} as {got}", as_json, target=target, name=got)
 
 
@@ -227,6 +225,13 @@ def verify(
 
 
 app.command()(convert)
+
+
+def _made_for(adapter: Adapter, base: Path) -> Adapter:
+    """The adapter, which says for which base it is."""
+    model = restore_model(str(base), None)
+    attached = attach(model, adapter, as_name="imported")  # its own name may not be legal, or be taken there
+    return replace(attached_adapter(model, attached, adapter.metadata), name=adapter.name)
 
 
 def _only_name(source: Source, label: str) -> str:

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.formats.contents import FileContents
 
 Row = dict[str, Any]
 Progress = Callable[[float], None]
@@ -25,14 +25,16 @@ class Findings:
 class Source(Protocol):
     """Adapters by name; in a store, the name is the user id."""
 
+    format: str  # of the files that its adapters come in, if nobody asks for another one
+
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
         """One row per adapter whose name begins so, the same columns in each."""
 
-    def contents(self, name: str, version: int | None) -> FileContents:
-        """One adapter as a file of its own. Raises InputError: there is none."""
+    def get(self, name: str, version: int | None) -> Adapter:
+        """One adapter. Raises InputError: there is none."""
 
-    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
-        """Put in the one adapter of a file, under a name, or under that of the file; the name it got."""
+    def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
+        """Put in an adapter, under a name or its own, and return that. `label` is where it comes from."""
 
     def rename(self, old: str, new: str) -> None:
         """Give an adapter another name."""

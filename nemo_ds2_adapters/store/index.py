@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.errors import UserIdError
-from nemo_ds2_adapters.formats.contents import FileContents
+from nemo_ds2_adapters.formats.old_names import FileContents
 from nemo_ds2_adapters.store.version import Version
 
 

@@ -6,11 +6,15 @@ from typing import Any
 
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, UserIdError
-from nemo_ds2_adapters.formats.contents import OURS, FileContents, StoredAdapter
-from nemo_ds2_adapters.formats.editing import with_adapters
-from nemo_ds2_adapters.formats.file import find_adapter
+from nemo_ds2_adapters.formats.old_names import (
+    OURS,
+    FileContents,
+    StoredAdapter,
+    find_adapter,
+    read_adapter_bytes,
+    with_adapters,
+)
 from nemo_ds2_adapters.formats.plain import plain_values
-from nemo_ds2_adapters.formats.reading import read_adapter_bytes
 
 
 def personal(

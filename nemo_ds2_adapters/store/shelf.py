@@ -6,7 +6,7 @@ from datetime import datetime
 
 from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError
-from nemo_ds2_adapters.formats.contents import FileContents
+from nemo_ds2_adapters.formats.old_names import FileContents
 from nemo_ds2_adapters.store.folder import SHARD_LENGTH, Folder
 from nemo_ds2_adapters.store.index import Entry
 from nemo_ds2_adapters.store.personal import read_personal

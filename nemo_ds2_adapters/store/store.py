@@ -14,10 +14,13 @@ from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterNameError, InputError
 from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.editing import contents_bytes
-from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters
-from nemo_ds2_adapters.formats.reading import read_adapter_file
+from nemo_ds2_adapters.formats.old_names import (
+    FileContents,
+    attach_contents,
+    contents_bytes,
+    describe_adapters,
+    read_adapter_file,
+)
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.index import Entry
 from nemo_ds2_adapters.store.opening import open_folder

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.formats.editing import averaged, contents_bytes, with_adapters
+from nemo_ds2_adapters.formats.old_names import averaged, contents_bytes, with_adapters
 from nemo_ds2_adapters.store.personal import handed_over
 from nemo_ds2_adapters.store.shelf import Shelf
 from nemo_ds2_adapters.store.version import Version

@@ -358,7 +358,7 @@ def test_commands_of_the_page(run, nemo: Path, pt: Path, tmp_path: Path, monkeyp
     nemo.rename("adapted.nemo")
     for user_id in ("anna", "bert", "carl"):
         AdapterStore("adapters").put(user_id, pt, name="user_j")
-    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
     calls = [line.split()[1:] for line in page.splitlines() if line.startswith("ds2-adapters ")]
     assert len(calls) >= 4
     for call in calls:
@@ -376,7 +376,7 @@ def test_help_names_all_commands(run) -> None:
 
 def test_it_is_installed_under_its_name() -> None:
     config = configparser.ConfigParser()
-    config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    config.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
     (line,) = config["options.entry_points"]["console_scripts"].split("\n")[1:]
     name, _, target = line.partition(" = ")
     module, _, function = target.partition(":")

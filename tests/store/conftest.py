@@ -9,8 +9,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.file import describe_adapters
+from nemo_ds2_adapters.formats.old_names import FileContents, describe_adapters
 from nemo_ds2_adapters.store.store import AdapterStore
 
 ContentsMaker = Callable[..., FileContents]

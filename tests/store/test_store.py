@@ -18,9 +18,8 @@ from nemo_ds2_adapters.errors import (
     UnknownUserError,
     UserIdError,
 )
-from nemo_ds2_adapters.formats.contents import NEMO
-from nemo_ds2_adapters.formats.editing import contents_bytes
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
+from nemo_ds2_adapters.formats.old_names import NEMO, contents_bytes
 from nemo_ds2_adapters.store.opening import is_store
 from nemo_ds2_adapters.store.store import AdapterStore
 
