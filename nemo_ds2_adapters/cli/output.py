@@ -1,8 +1,8 @@
 """What a person sees, and what a program reads."""
 
-import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.text import json_text, printable
 
 FINGERPRINT_DIGITS = 8  # of 64: enough to tell a person's bases apart
 
@@ -33,20 +34,25 @@ PIPE_WIDTH = 10_000  # characters: a file or another program gets every row in o
 NUMBERS = ("version", "parameters", "bytes")
 
 
+def say(message: str, err: bool = False) -> None:
+    """Print a line, on the error stream if `err`; what came from data and does not print is escaped."""
+    print(printable(message), file=sys.stderr if err else sys.stdout)
+
+
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=lambda tensor: tensor.tolist()))
+    print(json_text(value, indent=2))
 
 
 def show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows with the same columns as a table."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in rows[0] if rows else ():
         justify: JustifyMethod = "right" if column in NUMBERS else "left"
         table.add_column(column.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(LOOKS.get(column, str)(value) for column, value in row.items()))
-    _print(table if rows else f"{title}: no adapters")
+        table.add_row(*(printable(LOOKS.get(column, str)(value)) for column, value in row.items()))
+    _print(table if rows else printable(f"{title}: no adapters"))
 
 
 def show_tree(value: dict[str, Any]) -> None:
@@ -55,7 +61,7 @@ def show_tree(value: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for key, leaf in _leaves(value):
-        table.add_row(key, "-" if leaf in ("", None) else str(leaf))
+        table.add_row(printable(key), "-" if leaf in ("", None) else printable(str(leaf)))
     _print(table)
 
 
@@ -84,7 +90,7 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=1.0)
+        task = bar.add_task(printable(what), total=1.0)
         yield lambda share: bar.update(task, completed=share)
 
 
@@ -92,7 +98,7 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
 def busy(what: str) -> Iterator[None]:
     """A sign on the error stream, for work of unknown length."""
     console = Console(stderr=True, markup=False)
-    with console.status(what):
+    with console.status(printable(what)):
         yield
 
 
