@@ -1,12 +1,11 @@
 """The forms of an adapter before `Adapter`, for the parts that have not moved to it yet. To be deleted with them."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from nemo.core import ModelPT
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, mean, renamed
 from nemo_ds2_adapters.adapters.attach import attach
@@ -16,6 +15,10 @@ from nemo_ds2_adapters.errors import naming
 from nemo_ds2_adapters.formats import reading
 from nemo_ds2_adapters.formats.file import adapters_bytes
 from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
+    from torch import Tensor
 
 __all__ = ["NEMO", "ORIGINAL", "OURS", "FileContents", "StoredAdapter"]
 
