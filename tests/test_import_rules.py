@@ -36,7 +36,7 @@ PARTS: dict[str, set[str]] = {
 OTHERS = {"layers": {"torch"}, "modules": {"torch", "nemo", "omegaconf"}}  # None named: any that setup.cfg declares
 FRAMEWORKS = {
     "hydra": {"cli"},
-    "lightning": {"base_training", "adaptation"},
+    "lightning": {"base_training", "adaptation", "cli"},
     "pytorch_lightning": set(),  # NeMo's isinstance checks are of lightning.pytorch
 }
 OUTSIDE = {"benchmarks", "demo", "examples", "hydra_plugins", "tests"}

@@ -7,7 +7,7 @@ import typer
 
 from nemo_ds2_adapters.cli.app import app
 from nemo_ds2_adapters.cli.script import quiet
-from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreBusyError
+from nemo_ds2_adapters.errors import NemoDs2Error
 
 __all__ = ["main"]
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(f"{error.format_message()} (see ds2-adapters --help)", error.exit_code)
     except typer.Abort:
         _fail("stopped, nothing was changed", 1)
-    except (InputError, AdapterFileError, StoreBusyError, OSError) as error:
+    except (NemoDs2Error, OSError) as error:
         _fail(str(error), 1)
 
 

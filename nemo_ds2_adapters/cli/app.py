@@ -13,7 +13,7 @@ from nemo_ds2_adapters.cli.opening import open_source
 from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.source import Findings, Source
 from nemo_ds2_adapters.cli.store_source import StoreSource
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.formats.contents import NEMO, ORIGINAL, OURS, FileContents
 from nemo_ds2_adapters.formats.editing import contents_bytes, with_adapters
@@ -209,7 +209,7 @@ def verify(
         with progress(f"checking {source}") as on_progress:
             try:
                 findings[source] = open_source(source).verify(on_progress)
-            except (InputError, AdapterFileError) as error:  # the other sources are checked all the same
+            except NemoDs2Error as error:  # the other sources are checked all the same
                 findings[source] = Findings(0, [], [str(error)])
     if as_json:
         show_json([{"source": source, **asdict(found)} for source, found in findings.items()])

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adapters.chosen import NAME_KEY, SECTION, USER_KEY
 from nemo_ds2_adapters.adapters.users import hydra_override
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 
-Result = TypeVar("Result")
+Task = Callable[[DictConfig], Any]
+
+CONFIGS = Path(__file__).parents[1] / "conf"
 
 # Sections whose keys belong to NeMo, Lightning or Hydra: anything goes, they check it themselves.
 OPEN_SECTIONS = (
@@ -67,14 +69,47 @@ def _misread(argument: str, text: str, several: bool) -> str | None:
     return advice if isinstance(value, str) and value != text and not quoted else None
 
 
-def one_line_errors(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
+def hydra_command(*configs: str, add_keys: bool = True) -> Callable[[Task], Callable[..., Any]]:
+    """Make a program of a function that takes a config: with NeMo's Hydra runner, and configs of this package.
+
+    The program takes its overrides from the command line, or a composed config as its only argument. It ends with one
+    line, and a non-zero exit code, when its input is at fault.
+
+    Args:
+        configs: names as in `conf/`: the one that is used unless `--config-name` says another, then those others.
+        add_keys: False refuses keys that are not in the config as Hydra does, which a sweep needs.
+    """
+    folder, _, name = configs[0].rpartition("/")
+    files = [CONFIGS / f"{config}.yaml" for config in configs]
+
+    def decorate(task: Task) -> Callable[..., Any]:
+        @functools.wraps(task)
+        def checked(cfg: DictConfig) -> Any:
+            check_keys(cfg, *files)
+            quiet(cfg.log_level)
+            return task(cfg)
+
+        @functools.wraps(task)
+        def main(cfg: DictConfig | None = None) -> Any:
+            from nemo.core.config import hydra_runner
+
+            if cfg is None and add_keys:
+                sys.argv[1:] = open_overrides(sys.argv[1:])
+            return hydra_runner(str(CONFIGS / folder), name)(one_line_errors(checked))(cfg)
+
+        return main
+
+    return decorate
+
+
+def one_line_errors(task: Task) -> Task:
     """End a script with one line, and a non-zero exit code, when its input is at fault."""
 
     @functools.wraps(task)
-    def run(cfg: DictConfig) -> Result:
+    def run(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
-        except (InputError, AdapterFileError) as error:
+        except NemoDs2Error as error:
             sys.exit(f"error: {error}")
 
     return run
