@@ -12,10 +12,11 @@ from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.cli.script import hydra_command
-from nemo_ds2_adapters.data.sections import check_section, loader_config, read_section
+from nemo_ds2_adapters.data.sections import check_section, read_section
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import recognise
 from nemo_ds2_adapters.evaluation.search import Trial
-from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 
@@ -43,9 +44,10 @@ def search(cfg: DictConfig) -> float:
         raise InputError("the trial was not validated, so it has no score: leave validation on")
     result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
     model.freeze()
-    wer_after, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
+    after = recognise(model, base.utterances, batch_size=cfg.model.test_ds.batch_size)
     with enabled_adapters(model, None):
-        wer_before, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
+        before = recognise(model, base.utterances, batch_size=cfg.model.test_ds.batch_size)
+    wer_before, wer_after = (sum((one.score for one in found), Score()).wer or 0.0 for found in (before, after))
     trial = Trial(
         number,
         list(job.overrides.task),

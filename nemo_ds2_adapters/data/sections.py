@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance, read_manifest
@@ -42,13 +43,15 @@ def check_section(section: DataSection, model: ASRModel) -> None:
     Raises:
         InputError: a transcript or a recording that the model cannot use.
     """
-    check_vocabulary(section.manifest_key, section.utterances, model)
-    for line in check_recordings(section.manifest_key, section.utterances, model):
-        print(line)
+    check_vocabulary(section.utterances, section.manifest_key, model)
+    utterances = tqdm(section.utterances, desc="checking recordings", leave=False)
+    print("\n".join(check_recordings(utterances, model).lines(section.manifest_key)))
 
 
 def loader_config(section: DataSection, model: ASRModel) -> DictConfig:
     """The section's config for NeMo's data loaders, completed by how the base reads text and audio."""
     base = model.cfg.get("train_ds") or {}
     inherited = {key: base[key] for key in INHERITED_KEYS if key in base and key not in section.cfg}
-    return DictConfig({**OmegaConf.to_container(section.cfg, resolve=True), **inherited})  # type: ignore[dict-item]
+    return DictConfig(
+        {"channel_selector": "average", **OmegaConf.to_container(section.cfg, resolve=True), **inherited}
+    )  # type: ignore[dict-item]

@@ -57,14 +57,15 @@ def check_not_input(output: str | os.PathLike[str], inputs: Mapping[str, str | o
 
     Args:
         output: file, or folder, that is to be written; it need not exist.
-        inputs: everything that is read, by the name under which a person gave it; None where nothing was given.
+        inputs: files and folders that are read, by the name under which a person gave them; None where nothing was
+            given.
 
     Raises:
-        InputError: the output is the same file as an input, links followed.
+        InputError: the output is an input, or lies in a folder that is one; links are followed.
     """
     for name, path in inputs.items():
-        if path is not None and _is_same(output, path):
-            raise InputError(f"{output} would be overwritten, but it is {name}, which is read: write to another path")
+        if path is not None and (_is_same(output, path) or (os.path.isdir(path) and _is_inside(output, path))):
+            raise InputError(f"{output} would overwrite {name}, which is read: write to another path")
 
 
 def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
@@ -72,6 +73,10 @@ def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool
         return os.path.samefile(one, other)
     except (OSError, ValueError):  # one of them does not exist, or is no path at all
         return False
+
+
+def _is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def _bring_to_disk(path: Path) -> None:

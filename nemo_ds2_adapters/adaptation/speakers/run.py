@@ -23,7 +23,7 @@ from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
-from nemo_ds2_adapters.data.speakers import LEAST_UTTERANCES, Speaker, check_speaker, read_speakers
+from nemo_ds2_adapters.data.speakers import LEAST_UTTERANCES, Speaker, check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -56,8 +56,7 @@ def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store:
     speakers, nobodys = read_speakers(cfg.model.train_ds.manifest_filepath, MANIFEST_KEY, adapter.speaker_key)
     for line in nobodys:
         logging.getLogger(__name__).warning("left out: %s", line)
-    for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False):
-        check_speaker(MANIFEST_KEY, speaker, model)
+    check_speakers(tqdm(speakers, desc="checking recordings", unit="user", leave=False), MANIFEST_KEY, model)
     model.to(trainer.strategy.root_device)
     if isinstance(trainer.precision_plugin, DoublePrecision):
         model.double()
