@@ -1,8 +1,12 @@
 """The configs that are shipped with the package, read without Hydra."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONFIGS = Path(__file__).parent / "conf"
 
@@ -13,6 +17,8 @@ def shipped_config(name: str) -> DictConfig:
     Args:
         name: with its folder, `asr_adapters/asr_adaptation`.
     """
+    from omegaconf import DictConfig, OmegaConf
+
     folder = name.rpartition("/")[0]
     own = OmegaConf.load(CONFIGS / f"{name}.yaml")
     assert isinstance(own, DictConfig)

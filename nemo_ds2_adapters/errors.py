@@ -57,6 +57,7 @@ class StoreAccessError(NemoDs2Error):
 
     code = "store_access"
 
+
 @contextmanager
 def naming(label: object) -> Iterator[None]:
     """Begin the message of an `AdapterFileError` that leaves the block with the file it is about."""

@@ -12,14 +12,15 @@ from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.cli.script import hydra_command
-from nemo_ds2_adapters.data.sections import check_section, loader_config, read_section
+from nemo_ds2_adapters.data.sections import check_section, read_section
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import recognise
 from nemo_ds2_adapters.evaluation.search import Trial
-from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 
-@hydra_command(*(f"asr_adapters/asr_adaptation{kind}" for kind in ("_hp", "_grid", "")), add_keys=False)
+@hydra_command("asr_adapters/asr_adaptation_hp", "asr_adapters/asr_adaptation_grid")
 def search(cfg: DictConfig) -> float:
     adapter = chosen_adapter(cfg.model.adapter)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
@@ -28,7 +29,6 @@ def search(cfg: DictConfig) -> float:
     if not cfg.search.max_base_loss > 0:
         raise InputError(f"search.max_base_loss={cfg.search.max_base_loss}: expected points of WER above 0")
     train, validation = read_section(cfg.model, "train_ds"), read_section(cfg.model, "validation_ds")
-    cfg.model.test_ds.manifest_filepath = cfg.search.base_manifest
     base = read_section(cfg.model, "test_ds")
     job = HydraConfig.get()
     number = 0 if OmegaConf.is_missing(job.job, "num") else job.job.num
@@ -44,9 +44,10 @@ def search(cfg: DictConfig) -> float:
         raise InputError("the trial was not validated, so it has no score: leave validation on")
     result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
     model.freeze()
-    wer_after, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
+    after = recognise(model, base.utterances, batch_size=cfg.model.test_ds.batch_size)
     with enabled_adapters(model, None):
-        wer_before, *_ = total_score(transcribe_section(trainer, model, loader_config(base, model)))
+        before = recognise(model, base.utterances, batch_size=cfg.model.test_ds.batch_size)
+    wer_before, wer_after = (sum((one.score for one in found), Score()).wer or 0.0 for found in (before, after))
     trial = Trial(
         number,
         list(job.overrides.task),

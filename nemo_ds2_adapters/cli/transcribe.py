@@ -1,29 +1,27 @@
 """Transcribe recordings of many people, each with their own adapter, in mixed batches."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from nemo_ds2_adapters.cli.script import CONFIGS, hydra_command
-from nemo_ds2_adapters.data.recordings import manifest_lines
+from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation.report import write_lines
+from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
+from nemo_ds2_adapters.text import printable
 
-CONFIG = "asr_adapters/transcribe_speech"
 
-
-@hydra_command(CONFIG)
+@hydra_command("asr_adapters/transcribe_speech")
 def main(cfg: DictConfig) -> None:
-    check_types(cfg)
     check_sources(cfg)
-    audio, entries = read_input(cfg)
-    output = output_path(cfg)
+    lines = read_input(cfg)
+    output = output_path(cfg, lines)
     if output.exists() and not cfg.overwrite_transcripts:
         print(f"{output} exists, and overwrite_transcripts=false: nothing was done")
         return
@@ -32,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     errors: dict[int, str] = {}
     hypotheses = transcribe(
         model,
-        audio,
+        lines,
         store=cfg.adapter_store,
         batch_size=cfg.batch_size,
         adapter_key=cfg.adapter_key,
@@ -44,25 +42,13 @@ def main(cfg: DictConfig) -> None:
         progress=cfg.progress,
         on_error=errors.__setitem__,
     )
-    with output.open("w", encoding="utf-8") as file:
-        for entry, hypothesis in zip(entries, hypotheses):
-            if hypothesis is not None:
-                print(json.dumps({**json.loads(entry), **manifest_fields(hypothesis)}, ensure_ascii=False), file=file)
+    done = [(line, hypothesis) for line, hypothesis in zip(lines, hypotheses) if hypothesis is not None]
+    write_lines([{**line.fields, **manifest_fields(hypothesis)} for line, hypothesis in done], output)
     for number in sorted(errors):
-        print(f"not transcribed: {errors[number]}", file=sys.stderr)
-    print(f"{len(entries) - len(errors)} of {len(entries)} utterances transcribed: {output}")
+        print(f"not transcribed: {printable(errors[number])}", file=sys.stderr)
+    print(f"{len(done)} of {len(lines)} utterances transcribed: {output}")
     if errors:
         sys.exit(1)
-
-
-def check_types(cfg: DictConfig) -> None:
-    """Refuse values of another type than the shipped config has."""
-    expected = {bool: "true or false", int: "a whole number", float: "a number"}
-    for name, default in OmegaConf.load(CONFIGS / f"{CONFIG}.yaml").items():
-        key = str(name)
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if type(default) in expected and type(cfg[key]) not in kinds:
-            raise InputError(f"{key}={cfg[key]}: expected {expected[type(default)]}")
 
 
 def check_sources(cfg: DictConfig) -> None:
@@ -78,23 +64,24 @@ def check_sources(cfg: DictConfig) -> None:
             raise InputError(f"{key} needs dataset_manifest: the files of audio_dir do not say whose they are")
 
 
-def read_input(cfg: DictConfig) -> tuple[Any, list[str]]:
-    """What to transcribe, and each utterance as a line of a manifest."""
+def read_input(cfg: DictConfig) -> list[Utterance | BadLine]:
+    """What to transcribe, as the lines of a manifest."""
     if cfg.dataset_manifest:
-        return Path(cfg.dataset_manifest), [line for _, line in manifest_lines(Path(cfg.dataset_manifest))]
+        return read_lines(Path(cfg.dataset_manifest), "dataset_manifest", transcribed=False)
     files = sorted(Path(cfg.audio_dir).rglob(f"*.{cfg.audio_type}"))
     if not files:
         raise InputError(f"audio_dir={cfg.audio_dir}: no files that end with .{cfg.audio_type} (audio_type)")
-    return files, [json.dumps({"audio_filepath": str(file)}) for file in files]
+    return [Utterance(file, fields={"audio_filepath": str(file)}) for file in files]
 
 
-def output_path(cfg: DictConfig) -> Path:
+def output_path(cfg: DictConfig, lines: list[Utterance | BadLine]) -> Path:
     """Where to write."""
     source = Path(cfg.dataset_manifest or cfg.audio_dir).absolute()
     name = f"{source.stem}_{Path(cfg.model_path or cfg.pretrained_name).stem}.json"
     output = Path(cfg.output_filename or source.with_name(name))
-    if output.exists() and output.samefile(source):
-        raise InputError(f"output_filename={output}: would overwrite the input")
+    keys = ("model_path", "dataset_manifest", "adapter_store")
+    recordings = {line.label: line.audio for line in lines if isinstance(line, Utterance)}
+    check_not_input(output, {**{f"{key}={cfg[key]}": cfg[key] for key in keys}, **recordings})
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

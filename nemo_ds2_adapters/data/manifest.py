@@ -24,15 +24,15 @@ class Utterance:
     Args:
         audio: file, or samples `[T]` at the model's rate.
         text: what is said, empty if nobody wrote it down.
-        duration: seconds.
+        duration: seconds; infinite: as long as the file.
         offset: seconds into the file.
         place: manifest and line, for messages.
         fields: the whole line.
     """
 
     audio: Path | np.ndarray
-    text: str
-    duration: float
+    text: str = ""
+    duration: float = math.inf
     offset: float = 0.0
     place: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
@@ -101,16 +101,8 @@ def read_lines(
     Raises:
         InputError: a file cannot be read, or there is no line at all.
     """
-    if not paths:
-        raise InputError(f"{key} is not set; give the path of a NeMo manifest")
-    if isinstance(paths, os.PathLike):
-        paths = [paths]
-    names = paths.split(",") if isinstance(paths, str) else list(paths)
-    if not all(isinstance(name, str | os.PathLike) for name in names):
-        raise InputError(f"{key}={names}: expected paths of NeMo manifests")
     found: list[Utterance | BadLine] = []
-    for name in names:
-        manifest = Path(name.strip() if isinstance(name, str) else name)
+    for manifest in manifest_paths(paths, key):
         try:
             lines = manifest.read_bytes().split(b"\n")  # other line ends are legal within JSON
         except FileNotFoundError:
@@ -121,8 +113,24 @@ def read_lines(
             if line.strip():
                 found.append(_parsed(line, manifest, f"{manifest}, line {number}", transcribed))
     if not found:
-        raise InputError(f"{key}={','.join(map(str, names))}: the manifest has no utterances")
+        raise InputError(f"{key}={paths}: the manifest has no utterances")
     return found
+
+
+def manifest_paths(paths: FilePath | Sequence[FilePath] | None, key: str) -> list[Path]:
+    """The manifests that a path, several joined by commas, or a list of them name.
+
+    Raises:
+        InputError: none is given, or something else than paths.
+    """
+    if not paths:
+        raise InputError(f"{key} is not set; give the path of a NeMo manifest")
+    if isinstance(paths, os.PathLike):
+        return [Path(paths)]
+    names = paths.split(",") if isinstance(paths, str) else list(paths)
+    if not all(isinstance(name, str | os.PathLike) for name in names):
+        raise InputError(f"{key}={names}: expected paths of NeMo manifests")
+    return [Path(name.strip() if isinstance(name, str) else name) for name in names]
 
 
 def _parsed(line: bytes, manifest: Path, place: str, transcribed: bool) -> Utterance | BadLine:

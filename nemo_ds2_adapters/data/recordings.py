@@ -1,6 +1,5 @@
 """What a program wants to have recognised: files, arrays, tensors or a manifest."""
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +8,19 @@ import numpy as np
 from torch import Tensor
 
 from nemo_ds2_adapters.data.audio import fitted
-from nemo_ds2_adapters.data.manifest import Utterance, read_lines
+from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.errors import InputError
 
 MANIFEST_ENDINGS = (".json", ".jsonl")
 FULL_SCALE = {np.dtype(f"int{bits}"): 2.0 ** (bits - 1) for bits in (8, 16, 32)}
-AudioSource = str | os.PathLike[str] | np.ndarray | Tensor
+AudioSource = str | os.PathLike[str] | np.ndarray | Tensor | Utterance | BadLine
 
 
 def is_manifest(audio: object) -> bool:
-    """Whether `audio` is the path of a NeMo manifest."""
-    return isinstance(audio, str | os.PathLike) and os.fspath(audio).endswith(MANIFEST_ENDINGS)
+    """Whether `audio` is the path of a NeMo manifest, or its lines."""
+    if isinstance(audio, str | os.PathLike):
+        return os.fspath(audio).endswith(MANIFEST_ENDINGS)
+    return isinstance(audio, list | tuple) and any(isinstance(item, Utterance | BadLine) for item in audio)
 
 
 def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int) -> list[Utterance | InputError]:
@@ -27,15 +28,15 @@ def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int
 
     Args:
         audio: path of a file or a NeMo manifest, array or tensor `[T]` of samples, or a list of these except
-            manifests.
+            manifests; or the lines of a manifest.
         sample_rate: of arrays and tensors, Hz.
 
     Raises:
         InputError: the manifest cannot be read, or there are no utterances.
     """
     found: list[Utterance | InputError]
-    if is_manifest(audio):
-        found = list(read_lines(Path(audio), "audio", transcribed=False))  # type: ignore[arg-type]
+    if isinstance(audio, str | os.PathLike) and is_manifest(audio):
+        found = list(read_lines(Path(audio), "audio", transcribed=False))
     else:
         items = list(audio) if isinstance(audio, list | tuple) else [audio]
         if not items:
@@ -52,6 +53,8 @@ def _fitted(utterance: Utterance) -> Utterance | InputError:
 
 
 def _opened(item: object, place: str, sample_rate: int) -> Utterance | InputError:
+    if isinstance(item, Utterance | BadLine):
+        return item
     try:
         if not isinstance(item, str | os.PathLike):
             samples = _samples(item, place)
@@ -59,7 +62,7 @@ def _opened(item: object, place: str, sample_rate: int) -> Utterance | InputErro
         path = Path(item)
         if not path.is_file():
             raise InputError(f"{item}: no such file" if str(item) else f"{place}: the path is empty")
-        return Utterance(path, "", math.inf)
+        return Utterance(path)
     except OSError as error:
         return InputError(f"{place}: no such file ({error.strerror})")
     except InputError as error:

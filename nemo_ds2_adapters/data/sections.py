@@ -52,4 +52,6 @@ def loader_config(section: DataSection, model: ASRModel) -> DictConfig:
     """The section's config for NeMo's data loaders, completed by how the base reads text and audio."""
     base = model.cfg.get("train_ds") or {}
     inherited = {key: base[key] for key in INHERITED_KEYS if key in base and key not in section.cfg}
-    return DictConfig({"channel_selector": "average", **OmegaConf.to_container(section.cfg, resolve=True), **inherited})  # type: ignore[dict-item]
+    return DictConfig(
+        {"channel_selector": "average", **OmegaConf.to_container(section.cfg, resolve=True), **inherited}
+    )  # type: ignore[dict-item]

@@ -40,9 +40,7 @@ class Speaker:
         return digest.hexdigest()
 
 
-def read_speakers(
-    paths: str | list[str] | None, key: str, speaker_key: str
-) -> tuple[list[Speaker], list[BadLine]]:
+def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> tuple[list[Speaker], list[BadLine]]:
     """Sort the lines of a manifest by speaker. A line that is wrong is its speaker's problem, and nobody else's.
 
     A recording that is listed twice is a problem too: of one speaker, since it could not be left out of training to

@@ -12,8 +12,11 @@ from torch import Tensor
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, run_batches, serving
+from nemo_ds2_adapters.recognition.batches import Failures, bank_of, check_batch_size, run_batches, serving
 from nemo_ds2_adapters.recognition.decoding import Decoder
+from nemo_ds2_adapters.store.store import AdapterStore
+
+NO_ERRORS = Score()
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Recognised:
     score: Score
     user: str | None = None
     base_hypothesis: str = ""
-    base_score: Score = Score()
+    base_score: Score = NO_ERRORS
 
     def line(self) -> dict[str, Any]:
         """For a file with a line per utterance."""
@@ -63,7 +66,7 @@ def recognise(
     model: EncDecCTCModel,
     utterances: Sequence[Utterance],
     users: Sequence[str] | None = None,
-    bank: AdapterBank | None = None,
+    store: AdapterStore | AdapterBank | None = None,
     batch_size: int = 16,
     progress: bool = True,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -77,7 +80,7 @@ def recognise(
         utterances: transcribed, in any order; each is run as a whole.
         users: whose each utterance is; it is recognised by the base and with the user's adapter. None: by the model
             as it is, with the adapters that are enabled.
-        bank: of the users' adapters, with room for `batch_size` users; None for those attached to the model.
+        store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
@@ -89,9 +92,9 @@ def recognise(
         InputError: a recording cannot be read, or a user has no adapter.
         AdapterFileError: an adapter cannot be used.
     """
+    check_batch_size(batch_size)
     decoder = Decoder(model)
-    if users is not None and bank is None:
-        bank = AdapterBank(model, capacity=4 * batch_size)
+    bank = None if users is None else bank_of(model, store, batch_size)
 
     def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
         with autocast():

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +13,18 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
+from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.comparison import Comparison, Estimate
 from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.text import json_text, printable
 
+WIDTH = 100  # characters of a screen
 SHOWN_ROWS = 30  # of a table on the screen
 NAME_WIDTH = 30  # characters of a user id there
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes text for that begins so
+FORMULA = re.compile(r"\s*[=+\-@]")  # how text begins that a spreadsheet takes for one
+NUMBER = re.compile(r"-|[+-]?[\d.]+(e[+-]?\d+)?")  # begins so too, and is none
 NAMED_USERS = 12  # with more, a picture has no room for their names
+COMPARISON_ENDINGS = (".json", ".csv", ".png")
 GREY, GREEN, RED = "#9aa5b1", "#2a7f62", "#c0392b"
 
 
@@ -30,13 +35,17 @@ def as_row(result: Any) -> dict[str, Any]:
 
 
 def write_json(content: Any, path: str | os.PathLike[str]) -> None:
-    """One JSON document. Raises AdapterFileError where the file cannot be written, as all writers here do."""
-    _write(json_text(content, indent=2) + "\n", path)
+    """One JSON document.
+
+    Raises:
+        InputError, AdapterFileError: it cannot be written. So do all writers here.
+    """
+    _save((json_text(content, indent=2) + "\n").encode(), path)
 
 
 def write_lines(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """A JSON object per line, as in a manifest."""
-    _write("".join(f"{json_text(row)}\n" for row in rows), path)
+    _save("".join(f"{json_text(row)}\n" for row in rows).encode(), path)
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -45,7 +54,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> N
     writer = csv.DictWriter(file, list(rows[0]) if rows else [])
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    _write(file.getvalue(), path)
+    _save(file.getvalue().encode(), path)
 
 
 def write_picture(
@@ -77,7 +86,7 @@ def write_picture(
     axes.legend(frameon=False)
     file = io.BytesIO()
     figure.savefig(file, dpi=150)
-    write_atomically(path, file.getvalue())
+    _save(file.getvalue(), path)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], red: Iterable[int] = ()) -> Table:
@@ -109,11 +118,12 @@ def percent(rate: float | None, sign: str = "", digits: int = 1) -> str:
 def write_comparison(comparison: Comparison, path: Path) -> None:
     """Beside `path`, with its name: `.json` with everything, rates as fractions, `.csv` and `.png` per user."""
     users = [as_row(user) for user in comparison.users]
-    write_json({**asdict(comparison), "users": users}, path.with_suffix(".json"))
-    write_csv(users, path.with_suffix(".csv"))
+    as_json, as_csv, as_png = map(path.with_suffix, COMPARISON_ENDINGS)
+    write_json({**asdict(comparison), "users": users}, as_json)
+    write_csv(users, as_csv)
     rates = [(user.user, user.base_wer, user.adapted_wer) for user in comparison.users]
     title = f"All users: WER {_shown(comparison.base_wer)} -> {_shown(comparison.adapted_wer)}"
-    write_picture(rates, path.with_suffix(".png"), title)
+    write_picture(rates, as_png, title)
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -144,9 +154,12 @@ def summary(comparison: Comparison) -> list[str]:
     ]
 
 
-def _write(text: str, path: str | os.PathLike[str]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode("utf-8"))
+def _save(content: bytes, path: str | os.PathLike[str]) -> None:
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    write_atomically(path, content)
 
 
 def _cell(value: Any) -> Any:
@@ -154,7 +167,7 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = printable(value)
-    return f"'{value}" if value.lstrip().startswith(FORMULA) else value
+    return f"'{value}" if FORMULA.match(value) and not NUMBER.fullmatch(value) else value
 
 
 def _shown(estimate: Estimate) -> str:

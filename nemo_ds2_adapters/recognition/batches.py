@@ -19,10 +19,12 @@ from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.windows import Window, join_windows, plan_windows
+from nemo_ds2_adapters.store.store import AdapterStore
 
 Users = dict[int, str | None]  # by number of the utterance; None for the base
 Run = Callable[[Tensor, Tensor, list[int]], tuple[Tensor, Tensor]]
 OnError = Callable[[int, str], None]
+RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
 
 
 class Item(NamedTuple):
@@ -51,6 +53,27 @@ class Failures:
         if number not in self.numbers:
             self.numbers.add(number)
             self.on_error(number, str(error))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse what is no number of utterances.
+
+    Raises:
+        InputError: shows it.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
+
+
+def bank_of(model: EncDecCTCModel, store: AdapterStore | AdapterBank | None, batch_size: int) -> AdapterBank:
+    """The bank, or one for the adapters of a store, or for those attached to the model.
+
+    Raises:
+        InputError: it is for another model, or the model takes no adapters per row.
+    """
+    bank = store if isinstance(store, AdapterBank) else AdapterBank(model, store, RESIDENT_BATCHES * batch_size)
+    bank.check_model(model)
+    return bank
 
 
 def run_batches(
@@ -85,7 +108,9 @@ def run_batches(
     """
     device, sample_rate = next(model.parameters()).device, int(model.cfg.sample_rate)
     windows = {
-        number: plan_windows(utterance.duration / frame_seconds, max_seconds / frame_seconds, overlap_seconds / frame_seconds)
+        number: plan_windows(
+            utterance.duration / frame_seconds, max_seconds / frame_seconds, overlap_seconds / frame_seconds
+        )
         for number, utterance in utterances.items()
     }
     items = sorted(_items(utterances, windows, frame_seconds), key=lambda item: -item.seconds)

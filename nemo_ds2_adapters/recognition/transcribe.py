@@ -12,12 +12,19 @@ from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.recordings import AudioSource, is_manifest, open_recordings
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, OnError, Users, run_batches, serving, usable_users
+from nemo_ds2_adapters.recognition.batches import (
+    Failures,
+    OnError,
+    Users,
+    bank_of,
+    check_batch_size,
+    run_batches,
+    serving,
+    usable_users,
+)
 from nemo_ds2_adapters.recognition.decoding import Decoder
 from nemo_ds2_adapters.recognition.windows import check_window_seconds
 from nemo_ds2_adapters.store.store import AdapterStore
-
-RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
 
 
 def transcribe(
@@ -45,7 +52,7 @@ def transcribe(
     Args:
         model: a NeMo CTC model; for adapters per utterance, a DeepSpeech2.
         audio: path of a file or a NeMo manifest, array or tensor `[T]` at the model's sample rate, or a list of these
-            except manifests.
+            except manifests; or the lines of a manifest as `read_lines` gives them.
         adapters: for each utterance a user id of the store, without a store the name of an attached adapter, or None
             for the base. If not given, a manifest may say it; otherwise the model is used as it is.
         store: the users' adapters, or a bank of them; None for those attached to the model.
@@ -70,8 +77,7 @@ def transcribe(
     """
     if not isinstance(model, EncDecCTCModel):
         raise InputError(f"a {type(model).__name__} cannot be used: expected a NeMo CTC model")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
+    check_batch_size(batch_size)
     check_window_seconds(max_seconds, overlap_seconds)
     if isinstance(store, str | os.PathLike):
         store = AdapterStore(store, create=False)
@@ -84,15 +90,13 @@ def transcribe(
             failures.add(number, one)
         else:
             utterances[number] = one
-    if is_manifest(audio) and adapters is None:
+    if adapters is None and is_manifest(audio):
         users = _users_of_manifest(utterances, adapter_key, store is not None, failures)
     else:
         users = _given_users(adapters, len(found), adapter_key, store is not None)
     bank = store if isinstance(store, AdapterBank) else None
-    if users is not None and not isinstance(store, AdapterBank):
-        bank = AdapterBank(model, store, capacity=RESIDENT_BATCHES * batch_size)
-    if bank is not None:
-        bank.check_model(model)
+    if users is not None or bank is not None:
+        bank = bank_of(model, store, batch_size)
 
     def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
         with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):

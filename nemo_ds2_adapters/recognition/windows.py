@@ -71,7 +71,7 @@ def check_window_seconds(max_seconds: float, overlap_seconds: float) -> None:
         InputError: shows both values.
     """
     are_numbers = isinstance(max_seconds, Real) and isinstance(overlap_seconds, Real)
-    if not are_numbers or not (LEAST_SECONDS <= max_seconds and 0 <= overlap_seconds <= max_seconds / 2):
+    if not are_numbers or not (max_seconds >= LEAST_SECONDS and 0 <= overlap_seconds <= max_seconds / 2):
         raise InputError(
             f"max_seconds={max_seconds}, overlap_seconds={overlap_seconds}: expected windows of at least "
             f"{LEAST_SECONDS:g} s, inf for none, and an overlap of 0 to half a window"

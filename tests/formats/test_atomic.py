@@ -22,9 +22,18 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
         tmp_path / "hard.json",
         tmp_path / "." / "source.json",
     ):
-        with pytest.raises(InputError, match="would be overwritten, but it is test_ds, which is read"):
+        with pytest.raises(InputError, match="would overwrite test_ds, which is read"):
             check_not_input(output, {"nothing": None, "test_ds": source})
     assert source.read_text() == "{}"
+
+
+def test_a_folder_that_is_read_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "store" / "ab").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    for output in ("store", "store/ab", "store/ab/new.json", "link/ab/new.json"):
+        with pytest.raises(InputError, match="would overwrite adapter_store"):
+            check_not_input(tmp_path / output, {"adapter_store": tmp_path / "store"})
+    check_not_input(tmp_path / "stores", {"adapter_store": tmp_path / "store"})
 
 
 def test_other_outputs_pass(tmp_path: Path) -> None:
