@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
@@ -80,6 +80,32 @@ def adapt_group(
         InputError: the adapter does not fit the model, or the model is no frozen DeepSpeech2; a recording cannot be
             read.
     """
+    with training_engine(model, groups, start, cache) as (engine, positions, start):
+        yield from _courses(engine, positions, settings, start)
+
+
+@contextmanager
+def training_engine(
+    model: ASRModel,
+    groups: Sequence[Sequence[Utterance]],
+    start: Adapter,
+    cache: PrefixCache | Sequence[PrefixCache] | None = None,
+) -> Iterator[tuple[Engine, list[range], Adapter]]:
+    """In this block, adapters like `start` can be trained on the groups' utterances; the model must not be used.
+
+    Args:
+        model: the base, with the device and precision to train in; it is as it was afterwards.
+        groups: utterances.
+        start: an adapter for this base.
+        cache: of activations, one for all or one per group; None: in memory, and beyond a limit in temporary files.
+
+    Yields:
+        the engine, the positions of each group's utterances in its data, and the start in the model's precision.
+
+    Raises:
+        InputError: the adapter does not fit the model, or the model is no frozen DeepSpeech2; a recording cannot be
+            read.
+    """
     with ExitStack() as stack:
         stack.enter_context(left_as_it_was(model))
         before = enabled_names(model) if adapter_names(model) else []
@@ -91,7 +117,6 @@ def adapt_group(
         enable_adapters(model, IN_TRAINING)
         if reason := why_not_exact(model):
             raise InputError(f"adapters cannot be trained together: {reason}")
-        start = attached_adapter(model, IN_TRAINING, start.metadata)
         caches = [cache or PrefixCache()] * len(groups) if cache is None or isinstance(cache, PrefixCache) else cache
         data = PrefixData(
             model,
@@ -100,17 +125,16 @@ def adapt_group(
             [one for one, group in zip(caches, groups) for _ in group],
         )
         data.compute()
-        engine = Engine(model, data, IN_TRAINING)
-        yield from _courses(engine, groups, settings, start)
+        ends = accumulate((len(group) for group in groups), initial=0)
+        positions = [range(first, end) for first, end in pairwise(ends)]
+        yield Engine(model, data, IN_TRAINING), positions, attached_adapter(model, IN_TRAINING, start.metadata)
 
 
 def _courses(
-    engine: Engine, groups: Sequence[Sequence[Utterance]], settings: Settings, start: Adapter
+    engine: Engine, positions: Sequence[range], settings: Settings, start: Adapter
 ) -> Iterator[tuple[int, Outcome]]:
     courses = []
-    ends = accumulate((len(group) for group in groups), initial=0)
-    for number, (first, end) in enumerate(pairwise(ends)):
-        utterances = range(first, end)
+    for number, utterances in enumerate(positions):
         recordings = len({engine.data.recording(i) for i in utterances})
         if recordings < LEAST_RECORDINGS:
             problem = f"{recordings} recording{'s' * (recordings != 1)}, at least {LEAST_RECORDINGS} are needed"
