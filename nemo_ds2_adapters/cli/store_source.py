@@ -6,7 +6,6 @@ from datetime import datetime
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.formats.old_names import contents_of, values_of
 from nemo_ds2_adapters.formats.reading import OURS
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -36,7 +35,7 @@ class StoreSource:
 
     def get(self, name: str, version: int | None) -> Adapter:
         """A user's adapter."""
-        return values_of(self.store.get(name, version))[0]
+        return self.store.get(name, version)
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Put an adapter in for a user, by default the one whom it says it is of."""
@@ -45,7 +44,7 @@ class StoreSource:
             raise InputError(f"{label}: does not say whose it is, give the user id with --as")
         if adapter.info is None:
             raise InputError(f"{label}: does not say for which base it was made: give its base with --base")
-        self.store.put(user_id, contents_of(OURS, [adapter]))
+        self.store.put(user_id, adapter)
         return user_id
 
     def rename(self, old: str, new: str) -> None:
