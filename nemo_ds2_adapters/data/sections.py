@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from nemo_ds2_adapters.data.findings import check_recordings
-from nemo_ds2_adapters.data.manifest import Utterance, check_vocabulary, read_manifest
+from nemo_ds2_adapters.data.manifest import Utterance, read_manifest
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
 
 INHERITED_KEYS = ("sample_rate", "labels", "parser", "normalize_transcripts", "use_start_end_token")
 
@@ -32,7 +34,7 @@ def read_section(model_cfg: DictConfig, name: str) -> DataSection:
         InputError: the manifest or a line of it is wrong.
     """
     cfg = model_cfg[name]
-    return DataSection(name, cfg, read_manifest(f"model.{name}.manifest_filepath", cfg.manifest_filepath))
+    return DataSection(name, cfg, read_manifest(cfg.manifest_filepath, f"model.{name}.manifest_filepath"))
 
 
 def check_section(section: DataSection, model: ASRModel) -> None:
@@ -41,13 +43,15 @@ def check_section(section: DataSection, model: ASRModel) -> None:
     Raises:
         InputError: a transcript or a recording that the model cannot use.
     """
-    check_vocabulary(section.manifest_key, section.utterances, model)
-    for line in check_recordings(section.manifest_key, section.utterances, model):
-        print(line)
+    check_vocabulary(section.utterances, section.manifest_key, model)
+    utterances = tqdm(section.utterances, desc="checking recordings", leave=False)
+    print("\n".join(check_recordings(utterances, model).lines(section.manifest_key)))
 
 
 def loader_config(section: DataSection, model: ASRModel) -> DictConfig:
     """The section's config for NeMo's data loaders, completed by how the base reads text and audio."""
     base = model.cfg.get("train_ds") or {}
     inherited = {key: base[key] for key in INHERITED_KEYS if key in base and key not in section.cfg}
-    return DictConfig({**OmegaConf.to_container(section.cfg, resolve=True), **inherited})  # type: ignore[dict-item]
+    return DictConfig(
+        {"channel_selector": "average", **OmegaConf.to_container(section.cfg, resolve=True), **inherited}
+    )  # type: ignore[dict-item]

@@ -2,12 +2,12 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int | None = None) -> None:
@@ -50,6 +50,33 @@ def replacement(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
         _bring_to_disk(target.parent)
     except OSError as error:
         raise AdapterFileError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def check_not_input(output: str | os.PathLike[str], inputs: Mapping[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse to write over what is read. Ask before anything is computed.
+
+    Args:
+        output: file, or folder, that is to be written; it need not exist.
+        inputs: files and folders that are read, by the name under which a person gave them; None where nothing was
+            given.
+
+    Raises:
+        InputError: the output is an input, or lies in a folder that is one; links are followed.
+    """
+    for name, path in inputs.items():
+        if path is not None and (_is_same(output, path) or (os.path.isdir(path) and _is_inside(output, path))):
+            raise InputError(f"{output} would overwrite {name}, which is read: write to another path")
+
+
+def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them does not exist, or is no path at all
+        return False
+
+
+def _is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def _bring_to_disk(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
@@ -22,7 +23,7 @@ from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
-from nemo_ds2_adapters.data.speakers import LEAST_UTTERANCES, Speaker, check_speaker, read_speakers
+from nemo_ds2_adapters.data.speakers import LEAST_UTTERANCES, Speaker, check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -52,9 +53,10 @@ def adapt_speakers(cfg: DictConfig, trainer: pl.Trainer, model: ASRModel, store:
     adapter = cfg.model.adapter
     settings = Settings.from_config(cfg)
     _check(cfg, trainer)
-    speakers = read_speakers(MANIFEST_KEY, cfg.model.train_ds.manifest_filepath, adapter.speaker_key)
-    for speaker in tqdm(speakers, desc="checking recordings", unit="user", leave=False):
-        check_speaker(MANIFEST_KEY, speaker, model)
+    speakers, nobodys = read_speakers(cfg.model.train_ds.manifest_filepath, MANIFEST_KEY, adapter.speaker_key)
+    for line in nobodys:
+        logging.getLogger(__name__).warning("left out: %s", line)
+    check_speakers(tqdm(speakers, desc="checking recordings", unit="user", leave=False), MANIFEST_KEY, model)
     model.to(trainer.strategy.root_device)
     if isinstance(trainer.precision_plugin, DoublePrecision):
         model.double()
