@@ -23,7 +23,8 @@ from nemo_ds2_adapters.adapters.enabling import enable_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
-from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapter_file
+from nemo_ds2_adapters.formats.old_names import read_adapter_file
+from nemo_ds2_adapters.formats.reading import inspect_adapter
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 
 ATTACHED = (1, 10, 100, 1000)

@@ -23,11 +23,11 @@ from nemo.utils import logging
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
-from store import Filler, crc, user_id_of
+from store import Filler, user_id_of
 
 from nemo_ds2_adapters import AdapterStore, add_adapter
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.file import describe_adapters
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 
@@ -51,31 +51,30 @@ def build_model() -> EncDecCTCModel:
     return EncDecCTCModel(cfg=OmegaConf.create(cfg)).eval()
 
 
-def adapter_of(model: EncDecCTCModel, hidden_dims: list[int]) -> FileContents:
+def adapter_of(model: EncDecCTCModel, hidden_dims: list[int]) -> Adapter:
     """An adapter that adds `NUMBER_OF_THE_FIRST` to every value; the model is left without it."""
-    adapter = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": hidden_dims, "layers": "first"}
-    add_adapter(model, "benchmark", {**adapter, "enabled": False})
-    contents = describe_adapters(model, "benchmark")
-    (state,) = contents.adapters["benchmark"].states
+    cfg = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": hidden_dims, "layers": "first"}
+    add_adapter(model, "benchmark", {**cfg, "enabled": False})
+    adapter = attached_adapter(model, "benchmark")
+    (state,) = adapter.weights.values()
     for weight in state.values():
         weight.zero_()
     list(state.values())[-1].fill_(NUMBER_OF_THE_FIRST)  # the last layer's bias
-    return contents
+    return adapter
 
 
 class NumberedFiller(Filler):
     """Gives each user's adapter the user's number in place of the first one's."""
 
-    def __init__(self, root: Path, contents: FileContents) -> None:
-        super().__init__(root, contents)
-        (state,) = next(iter(contents.adapters.values())).states
+    def __init__(self, root: Path, adapter: Adapter) -> None:
+        super().__init__(root, adapter)
+        (state,) = adapter.weights.values()
         self._bias = list(state.values())[-1].numpy()
 
     def bytes_of(self, user_id: str) -> bytes:
         """The file of a user."""
         own = np.full_like(self._bias, int(user_id[len("user") :].split("@")[0])).tobytes()
-        first = self._bias.tobytes()
-        return super().bytes_of(user_id).replace(first, own).replace(crc(first), crc(own))
+        return super().bytes_of(user_id).replace(self._bias.tobytes(), own)
 
 
 def number_of(user: int) -> float:
@@ -176,12 +175,11 @@ def main() -> None:
     torch.set_num_threads(1)
     console = Console(width=100)
     model = build_model()
-    contents = adapter_of(model, arguments.hidden_dims)
     table = Table(title=f"ms to ask for one user, median of {arguments.calls}")
     for column in ("users in the store", "resident", "resident, compared with the store", "not resident"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        filler = NumberedFiller(Path(folder) / "store", contents)
+        filler = NumberedFiller(Path(folder) / "store", adapter_of(model, arguments.hidden_dims))
         store = AdapterStore(filler.root)
         filled = 1
         for users in sorted(arguments.users):

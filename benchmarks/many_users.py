@@ -23,7 +23,7 @@ from rich.table import Table
 from demo.corpus import DEMO_USERS, write_user_corpora
 from demo.run import BASE_MODEL, SCRIPTS
 from nemo_ds2_adapters import AdapterStore
-from nemo_ds2_adapters.formats.reading import read_adapter_file
+from nemo_ds2_adapters.formats.old_names import read_adapter_file
 
 
 def write_manifests(folder: Path, users: int, utterances: int) -> tuple[Path, dict[str, Path]]:

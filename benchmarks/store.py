@@ -13,11 +13,7 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from io import BytesIO
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -26,9 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
-from nemo_ds2_adapters.formats.contents import OURS, FileContents, StoredAdapter
-from nemo_ds2_adapters.store.index import Entry
 from nemo_ds2_adapters.store.store import AdapterStore
 from nemo_ds2_adapters.store.version import Version
 
@@ -38,43 +33,28 @@ def user_id_of(number: int) -> str:
     return f"user{number:07d}@example.com"
 
 
-def adapter_of(sizes: Sequence[int]) -> FileContents:
+def adapter_of(sizes: Sequence[int]) -> Adapter:
     """An adapter in the encoder, Linear layers of these sizes, as a model's would be."""
     state = {}
     for i, (width, following) in enumerate(pairwise(sizes)):
         state[f"module.{3 * i}.weight"] = torch.randn(following, width)
         state[f"module.{3 * i}.bias"] = torch.zeros(following)
     config = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": list(sizes[1:-1])}
-    adapter = StoredAdapter("benchmark", "", config, [state], ["encoder"])
-    info = {
-        "fingerprint": "0" * 64,
-        "base": {},
-        "created": "2026-01-31T12:00:00+00:00",
-        "versions": {},
-        "paths": {"benchmark": ["encoder"]},
-        "parameters": {"benchmark": adapter.parameters},
-        "metadata": {},
-    }
-    return FileContents(OURS, {"benchmark": adapter}, info)
+    info = Info("0" * 64, {}, "2026-01-31T12:00:00+00:00", {})
+    return Adapter("benchmark", config, {"encoder": state}, info=info)
 
 
 class Filler:
     """Writes many users' adapters quickly: files as `put` writes them, without waiting for the disk each time.
 
-    The first one is really put; in the others, user id and adapter name are exchanged in its bytes, and the checksum
-    of the zip entry with them.
+    The first one is really put; in the others, user id and adapter name are exchanged in its bytes.
     """
 
-    def __init__(self, root: Path, contents: FileContents) -> None:
+    def __init__(self, root: Path, adapter: Adapter) -> None:
         self.root = root
         user_id = user_id_of(0)
-        version = AdapterStore(root).put(user_id, contents)
-        folder = self._folder(user_id)
-        self._template = (folder / version.file_name).read_bytes()
-        self._entry = Entry.from_bytes((folder / version.index_name).read_bytes(), version, user_hash(user_id))
-        with zipfile.ZipFile(BytesIO(self._template)) as archive:
-            (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            self._structure = archive.read(name)
+        version = AdapterStore(root).put(user_id, adapter)
+        self._template = (self._folder(user_id) / version.file_name).read_bytes()
         self._names = user_id, adapter_name_for_user(user_id)
 
     def fill(self, first: int, last: int) -> None:
@@ -82,30 +62,23 @@ class Filler:
         for number in track(range(max(first, 1), last), f"filling to {last:,} users", transient=True):
             user_id = user_id_of(number)
             data = self.bytes_of(user_id)
-            version = Version.of(data, 1)
-            entry = replace(self._entry, user_id=user_id, stored=version.stored.isoformat())
             folder = str(self._folder(user_id))
             os.makedirs(folder, mode=0o700)
-            for name, content in ((version.index_name, entry.to_bytes()), (version.file_name, data)):
-                descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT, 0o600)
-                os.write(descriptor, content)
-                os.close(descriptor)
+            name = f"{folder}/{Version.now(data, 1).file_name}"
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.write(descriptor, data)
+            os.close(descriptor)
 
     def bytes_of(self, user_id: str) -> bytes:
         """The file of a user."""
-        data, structure = self._template, self._structure
+        data = self._template
         for old, new in zip(self._names, (user_id, adapter_name_for_user(user_id))):
-            data, structure = data.replace(old.encode(), new.encode()), structure.replace(old.encode(), new.encode())
-        return data.replace(crc(self._structure), crc(structure))
+            data = data.replace(old.encode(), new.encode())
+        return data
 
     def _folder(self, user_id: str) -> Path:
         user = user_hash(user_id)
         return self.root / "users" / user[:2] / user
-
-
-def crc(data: bytes) -> bytes:
-    """Checksum of a zip entry as it stands in the archive."""
-    return zlib.crc32(data).to_bytes(4, "little")
 
 
 def milliseconds(call: Callable[[str], object], user_ids: list[str], clock: Callable[[], float]) -> str:
@@ -147,13 +120,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     chance = random.Random(0)
-    contents = adapter_of(arguments.sizes)
-    (adapter,) = contents.adapters.values()
+    adapter = adapter_of(arguments.sizes)
     table = Table(title=f"{adapter.parameters:,} parameters per user; ms, median of {arguments.calls} calls")
     for column in ("users", "has", "get", "put", "put, new user", "list, first", "list, all: s", "list: MB"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        filler = Filler(Path(folder) / "store", contents)
+        filler = Filler(Path(folder) / "store", adapter)
         store = AdapterStore(filler.root)
         filled = 1
         for users in sorted(arguments.users):
@@ -167,8 +139,8 @@ def main() -> None:
                 f"{users:,}",
                 milliseconds(store.has, some, time.process_time),
                 milliseconds(store.get, some, time.process_time),
-                milliseconds(lambda user_id: store.put(user_id, contents), some, time.perf_counter),
-                milliseconds(lambda user_id: store.put(user_id, contents), new, time.perf_counter),
+                milliseconds(lambda user_id: store.put(user_id, adapter), some, time.perf_counter),
+                milliseconds(lambda user_id: store.put(user_id, adapter), new, time.perf_counter),
                 f"{1000 * first:.0f}",
                 f"{last:.1f}",
                 f"{memory_of_listing(store):.1f}",

@@ -1,5 +1,8 @@
 """The exceptions that leave this package; `code` is what a program goes by, and stays as it is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class NemoDs2Error(Exception):
     """What this package could not do, in one line that names the thing and says what to do."""
@@ -53,3 +56,12 @@ class StoreAccessError(NemoDs2Error):
     """A store that cannot be read or written: permissions, a full disk, a network that does not answer."""
 
     code = "store_access"
+
+
+@contextmanager
+def naming(label: object) -> Iterator[None]:
+    """Begin the message of an `AdapterFileError` that leaves the block with the file it is about."""
+    try:
+        yield
+    except AdapterFileError as error:
+        raise type(error)(f"{label}: {error}") from error

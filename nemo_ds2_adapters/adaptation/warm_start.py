@@ -33,7 +33,7 @@ def start_from(model: ASRModel, name: str, cfg: DictConfig) -> None:
     source = read_text(cfg, "init_from")
     if not isinstance(source, str):
         raise InputError(f"{KEY}={source} is not text: name an adapter of the model, a file, or a user of the store")
-    with undone_on_error(model, name):
+    with undone_on_error(model):
         _attach(model, name, source, cfg.init_from_store)
         wanted = cfg.adapter_module_name
         if wanted and not is_in_modules(model, name, wanted):

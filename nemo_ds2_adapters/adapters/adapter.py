@@ -3,18 +3,25 @@
 Nobody attaches an adapter to a model to read, write, average, copy or rename it.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
-State = Mapping[str, Tensor]
+if TYPE_CHECKING:  # torch takes seconds to import, which many a command can do without
+    from torch import Tensor
+
+State: TypeAlias = "Mapping[str, Tensor]"
+LAYER = re.compile(r"module\.(\d+)\.")  # where MLPAdapter, MLPHeadAdapter and NeMo's LinearAdapter keep their layers
+HEAD = "nemo_ds2_adapters.modules.MLPHeadAdapter"
+ADDING = ("nemo_ds2_adapters.modules.MLPAdapter", "nemo.collections.common.parts.adapter_modules.LinearAdapter")
+ADDING_STRATEGY = "nemo.core.classes.mixins.adapter_mixin_strategies.ResidualAddAdapterStrategy"
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Adapter:
         if not isinstance(other, Adapter):
             return NotImplemented
         alike = self.name == other.name and self.architecture == other.architecture
-        return alike and all(torch.equal(a, b) for a, b in zip(self._tensors(), other._tensors()))
+        return alike and all(a.dtype == b.dtype and a.equal(b) for a, b in zip(self._tensors(), other._tensors()))
 
     __hash__ = None  # type: ignore[assignment]  # tensors may be compared, not looked up
 
@@ -145,25 +152,30 @@ def zero(adapter: Adapter) -> Adapter:
     """An adapter of this architecture that changes nothing, the base: its last layer is zero, as before training.
 
     Raises:
-        InputError: there is no such adapter, since its output takes the place of the base's.
+        InputError: there is no such adapter, since its output takes the place of the base's; or it is of a type of
+            which nobody knows.
     """
     if not is_additive(adapter):
-        raise InputError(f"adapter {adapter.name!r} replaces what the base computes: it cannot be the base")
-    cleared = {}
-    for point, state in adapter.weights.items():
-        last_layer = list(state)[-1].rpartition(".")[0]
-        cleared[point] = {
-            key: torch.zeros_like(value) if key.rpartition(".")[0] == last_layer else value
-            for key, value in state.items()
-        }
-    return replace(adapter, weights=cleared)
+        raise InputError(
+            f"adapter {adapter.name!r}, a {adapter.config.get('_target_')}, is not known to add to what the base "
+            f"computes: it cannot be the base"
+        )
+    return replace(adapter, weights={point: _without_last_layer(state) for point, state in adapter.weights.items()})
 
 
 def is_additive(adapter: Adapter) -> bool:
-    """Whether its output is added to what the base computes, so that nothing is added by zero weights."""
+    """Whether its output is added to what the base computes, so that it changes nothing if its last layer is zero."""
     strategy = adapter.config.get("adapter_strategy")
-    target = strategy.get("_target_", "") if isinstance(strategy, Mapping) else ""
-    return adapter.config.get("mode") != "replace" and not str(target).endswith("ReturnResultAdapterStrategy")
+    if adapter.config.get("_target_") == HEAD:
+        return adapter.config.get("mode", "add") == "add"
+    adds = strategy is None or (isinstance(strategy, Mapping) and strategy.get("_target_") == ADDING_STRATEGY)
+    return adds and adapter.config.get("_target_") in ADDING
+
+
+def _without_last_layer(state: State) -> State:
+    numbers = {key: int(match.group(1)) for key in state if (match := LAYER.match(key))}
+    last = max(numbers.values(), default=None)
+    return {key: value.new_zeros(value.shape) if numbers.get(key) == last else value for key, value in state.items()}
 
 
 def check_alike(first: Adapter, other: Adapter) -> None:
@@ -183,7 +195,7 @@ def check_alike(first: Adapter, other: Adapter) -> None:
         raise InputError(f"adapters {first.name!r} and {other.name!r} were made for different base models")
 
 
-def check_finite(name: str, states: Sequence[State]) -> None:
+def check_finite(name: str, states: Iterable[State]) -> None:
     """Refuse weights that are not numbers.
 
     Raises:
@@ -196,6 +208,8 @@ def check_finite(name: str, states: Sequence[State]) -> None:
 
 
 def _is_finite(value: Tensor) -> bool:
+    import torch
+
     low, high = torch.aminmax(value)  # both NaN if any value is
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
@@ -214,6 +228,8 @@ def _shares(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> lis
 
 def _weighted_sum(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """In double precision; of a counter such as batch norm's, which has no mean, the first one's value."""
+    import torch
+
     if not values[0].is_floating_point() or len(values) == 1:
         return values[0]
     return torch.stack([value.double() * share for value, share in zip(values, shares)]).sum(0).to(values[0].dtype)

@@ -1,35 +1,98 @@
-"""Adding an adapter so that either everything is in place or nothing has changed."""
+"""Putting adapters into a model and taking them out: either everything is in place or nothing has changed."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from nemo.core import ModelPT
-from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
-from nemo.utils.model_utils import import_class_by_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from nemo_ds2_adapters.adapters.adapter import Adapter, State, check_finite
 from nemo_ds2_adapters.adapters.blocks import (
-    GLOBAL_CFG,
-    META_CFG,
     adapter_blocks,
     adapter_layer,
     adapter_names,
     adapter_parts,
     adapters_cfg,
     base_modules,
+    ensure_adapters_cfg,
+    merge_global_cfg,
     recorded_modules,
     share_config,
 )
-from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable, split_name
-from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.modules import MLPHeadAdapter
-from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE
+from nemo_ds2_adapters.adapters.fingerprint import check_base
+from nemo_ds2_adapters.adapters.fitting import check_config
+from nemo_ds2_adapters.adapters.names import (
+    GLOBAL_CFG,
+    META_CFG,
+    check_adapter_name,
+    check_reloadable,
+    illegal_reason,
+    split_name,
+)
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
+    from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
+    from torch import nn
 
 INPUT_SIZE_KEYS = ("in_features", "n_feat", "hidden_size")  # NeMo fills them in, but fails on `???`
+
+
+def attach(model: ModelPT, adapter: Adapter, as_name: str | None = None, strict_base: bool = True) -> str:
+    """Attach an adapter. Nothing that it says is believed before it is checked: it may come from anybody.
+
+    Args:
+        model: where to attach it; on any error it is as it was.
+        adapter: from a file, a store, another model, ...
+        as_name: another name for it, without module prefix.
+        strict_base: refuse an adapter that was made for another base. One without info does not say for which.
+
+    Returns:
+        the name under which it is attached.
+
+    Raises:
+        AdapterFileError: the adapter does not fit the model, or is not sound; says what.
+        BaseMismatchError: it was made for another base.
+        AdapterNameError: the model has an adapter of that name, or the name is not legal.
+    """
+    import torch
+
+    name = adapter.name if as_name is None else as_name
+    if as_name is None and (reason := illegal_reason(name)):
+        raise AdapterFileError(f"adapter name {name!r} {reason}: choose another one with as_name=")
+    if strict_base:
+        check_base(model, adapter)
+    check_adapter_name(name, adapter_names(model))
+    check_config(adapter)
+    with undone_on_error(model):
+        try:
+            with torch.random.fork_rng(devices=[]):  # its random initial weights are overwritten
+                add_adapter(model, f"{adapter.module}:{name}" if adapter.module else name, adapter.config)
+        except ValueError as error:
+            raise AdapterFileError(f"adapter {adapter.name!r} does not fit the model: {error}") from error
+        parts = dict(adapter_parts(model, name))
+        for (point, part), state in zip(parts.items(), _states(adapter, list(parts))):
+            _load(part, state, f"{point}.{adapter.name}")
+        check_finite(name, [part.state_dict() for part in parts.values()])  # in the model's precision
+    return name
+
+
+def detach(model: ModelPT, name: str) -> None:
+    """Remove an adapter's modules and every trace of it in the config; what is not there is skipped."""
+    for _, block in adapter_blocks(model):
+        if name in adapter_layer(block):
+            del block.adapter_layer[name]
+            if not block.adapter_layer:
+                del block.adapter_layer
+    cfg, modules = adapters_cfg(model), recorded_modules(model)
+    with open_dict(cfg), open_dict(modules):
+        cfg.pop(name, None)
+        modules.pop(name, None)
 
 
 def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, Any] | DictConfig | None = None) -> None:
@@ -52,10 +115,9 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
     modules = _target_modules(model, prefix)
     check_adapter_name(plain_name, adapter_names(model))
     entry = plain_config(cfg, plain_name)
-    common = _common_settings(global_cfg)
     for module in modules:
         _check_type(module, plain_name, entry["_target_"])
-    with undone_on_error(model, plain_name):
+    with undone_on_error(model):
         _describe(model, prefix, plain_name, entry)
         for module in modules:
             try:
@@ -64,7 +126,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
                 cause = error.__cause__ or error
                 raise InputError(f"adapter {name!r} cannot be built from its config: {cause}") from error
         _settle(model, plain_name)
-        _merge(model, common)
+        merge_global_cfg(model, global_cfg)
 
 
 def plain_config(cfg: Any, name: str) -> dict[str, Any]:
@@ -91,33 +153,9 @@ def plain_config(cfg: Any, name: str) -> dict[str, Any]:
     return entry  # type: ignore[return-value]
 
 
-def merge_global_cfg(model: ModelPT, global_cfg: Mapping[str, Any] | DictConfig) -> None:
-    """Merge settings common to all adapters into `model.cfg.adapters.global_cfg`.
-
-    NeMo's scripts replace that section, and with it the record of which module each adapter belongs to.
-
-    Raises:
-        InputError: it is not a section of plain values, or would overwrite that record.
-    """
-    common = _common_settings(global_cfg)
-    _ensure_adapters_cfg(model)
-    _merge(model, common)
-
-
-def detach(model: ModelPT, name: str) -> None:
-    """Remove an adapter's modules and every trace of it in the config; what is not there is skipped."""
-    for _, block in adapter_blocks(model):
-        if name in adapter_layer(block):
-            del block.adapter_layer[name]
-            if not block.adapter_layer:
-                del block.adapter_layer
-    cfg, modules = adapters_cfg(model), recorded_modules(model)
-    with open_dict(cfg), open_dict(modules):
-        cfg.pop(name, None)
-        modules.pop(name, None)
-
-
 def _target_modules(model: ModelPT, prefix: str) -> list[AdapterModuleMixin]:
+    from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
+
     if not hasattr(model, "adapter_module_names"):
         raise InputError(f"{type(model).__name__} is not a NeMo model with adapters")
     modules = []
@@ -138,6 +176,10 @@ def _target_modules(model: ModelPT, prefix: str) -> list[AdapterModuleMixin]:
 
 def _check_type(module: AdapterModuleMixin, name: str, target: str) -> None:
     """Conformer's encoder names the types it takes, but only its layers look, and they name none."""
+    from nemo.utils.model_utils import import_class_by_path
+
+    from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter
+
     try:
         adapter_class = import_class_by_path(target)
     except (ImportError, AttributeError, ValueError) as error:
@@ -152,38 +194,8 @@ def _check_type(module: AdapterModuleMixin, name: str, target: str) -> None:
         )
 
 
-def _ensure_adapters_cfg(model: ModelPT) -> DictConfig:
-    with open_dict(model.cfg):
-        if "adapters" not in model.cfg:
-            model.cfg.adapters = {}
-        cfg = model.cfg.adapters
-        for key in (GLOBAL_CFG, META_CFG, "modules"):
-            if key not in cfg:
-                cfg[key] = {}
-            cfg = cfg[key]
-    share_config(model)
-    return model.cfg.adapters
-
-
-def _common_settings(global_cfg: Mapping[str, Any] | DictConfig | None) -> DictConfig:
-    if not isinstance(global_cfg, Mapping | DictConfig | None):
-        raise InputError(f"global_cfg is {type(global_cfg).__name__}: give a section of settings")
-    if META_CFG in (global_cfg or {}):
-        raise InputError(f"global_cfg.{META_CFG} is where NeMo records what belongs where: leave it out")
-    try:
-        return OmegaConf.create(dict(global_cfg or {}))
-    except OmegaConfBaseException as error:
-        raise InputError(f"global_cfg cannot be read: {error}") from error
-
-
-def _merge(model: ModelPT, common: DictConfig) -> None:
-    cfg = adapters_cfg(model)
-    with open_dict(cfg[GLOBAL_CFG]):
-        cfg[GLOBAL_CFG].merge_with(common)
-
-
 def _describe(model: ModelPT, prefix: str, name: str, entry: dict[str, Any]) -> None:
-    cfg = _ensure_adapters_cfg(model)
+    cfg = ensure_adapters_cfg(model)
     with open_dict(cfg):
         cfg[GLOBAL_CFG][META_CFG]["modules"][name] = prefix
         cfg[name] = entry
@@ -191,6 +203,8 @@ def _describe(model: ModelPT, prefix: str, name: str, entry: dict[str, Any]) -> 
 
 def _settle(model: ModelPT, name: str) -> None:
     """Bring the new modules to the base's device, dtype and mode, and check that NeMo can reload them."""
+    import torch
+
     base = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     for _, block in adapter_blocks(model):
         if name in adapter_layer(block):
@@ -199,15 +213,42 @@ def _settle(model: ModelPT, name: str) -> None:
     check_reloadable(name, {key for _, part in parts for key in part.state_dict()})
 
 
+def _states(adapter: Adapter, points: list[str]) -> list[State]:
+    """The adapter's weights in the order of the points where the model has room for them."""
+    weights = adapter.weights
+    if len(points) != len(weights):
+        raise AdapterFileError(
+            f"adapter {adapter.name!r} has weights for {len(weights)} points, in the model there is room for "
+            f"{len(points)}"
+        )
+    if adapter.points is None:
+        return [weights[number] for number in sorted(weights, key=int)]
+    if sorted(weights) != sorted(points):
+        raise AdapterFileError(f"adapter {adapter.name!r} sits in {list(weights)}, the model has {points} for it")
+    return [weights[point] for point in points]
+
+
+def _load(part: nn.Module, state: State, where: str) -> None:
+    for key, value in part.state_dict().items():
+        if state[key].shape != value.shape or state[key].is_floating_point() != value.is_floating_point():
+            raise AdapterFileError(
+                f"{where}.{key} is {state[key].dtype} {list(state[key].shape)} in the adapter, "
+                f"{value.dtype} {list(value.shape)} in the model"
+            )
+    part.load_state_dict(state)
+
+
 @contextmanager
-def undone_on_error(model: ModelPT, name: str) -> Iterator[None]:
-    """On any exception in the block, take the adapter `name` away again and leave no trace of it."""
+def undone_on_error(model: ModelPT) -> Iterator[None]:
+    """On any exception in the block, take the adapters that it added away again and leave no trace of them."""
+    before = set(adapter_names(model))
     children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
     sections = [(section, set(section)) for section in _sections(model)]
     try:
         yield
     except BaseException:
-        detach(model, name)
+        for name in set(adapter_names(model)) - before:
+            detach(model, name)
         for module, names in children:
             for added in set(dict(module.named_children())) - names:
                 delattr(module, added)

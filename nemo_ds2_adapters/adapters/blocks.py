@@ -1,16 +1,20 @@
 """Where a model keeps its adapters: the modules that hold them and the config entries that describe them."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from nemo.core import ModelPT
-from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from nemo_ds2_adapters.adapters.names import missing_adapter
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-GLOBAL_CFG = AdapterModuleMixin.adapter_global_cfg_key
-META_CFG = AdapterModuleMixin.adapter_metadata_cfg_key
+from nemo_ds2_adapters.adapters.names import GLOBAL_CFG, META_CFG, missing_adapter
+from nemo_ds2_adapters.errors import InputError
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
+    from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
+    from torch import nn
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -18,21 +22,26 @@ def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     The adapters are not searched, so the cost does not grow with their number.
     """
-    yield from _walk(model, "", set())
+    from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
 
+    seen = set()
 
-def _walk(module: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    yield path, module
-    for name, child in module.named_children():
-        if not (name == "adapter_layer" and isinstance(module, AdapterModuleMixin)):
-            yield from _walk(child, f"{path}.{name}" if path else name, seen)
+    def walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        yield path, module
+        for name, child in module.named_children():
+            if not (name == "adapter_layer" and isinstance(module, AdapterModuleMixin)):
+                yield from walk(child, f"{path}.{name}" if path else name)
+
+    yield from walk(model, "")
 
 
 def adapter_blocks(model: nn.Module) -> Iterator[tuple[str, AdapterModuleMixin]]:
     """Path and module of everything that can hold adapters, the model included."""
+    from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
+
     for path, module in base_modules(model):
         if isinstance(module, AdapterModuleMixin):
             yield path, module
@@ -51,6 +60,41 @@ def adapter_parts(model: ModelPT, name: str) -> list[tuple[str, nn.Module]]:
 def adapters_cfg(model: ModelPT) -> DictConfig:
     """The config that describes the model's adapters; an empty one, not the model's, if there never was any."""
     return model.cfg.get("adapters", OmegaConf.create({}))
+
+
+def ensure_adapters_cfg(model: ModelPT) -> DictConfig:
+    """The config that describes the model's adapters, made if there is none."""
+    with open_dict(model.cfg):
+        if "adapters" not in model.cfg:
+            model.cfg.adapters = {}
+        cfg = model.cfg.adapters
+        for key in (GLOBAL_CFG, META_CFG, "modules"):
+            if key not in cfg:
+                cfg[key] = {}
+            cfg = cfg[key]
+    share_config(model)
+    return model.cfg.adapters
+
+
+def merge_global_cfg(model: ModelPT, global_cfg: Mapping[str, object] | DictConfig | None) -> None:
+    """Merge settings common to all adapters into `model.cfg.adapters.global_cfg`.
+
+    NeMo's scripts replace that section, and with it the record of which module each adapter belongs to.
+
+    Raises:
+        InputError: it is not a section of plain values, or would overwrite that record; nothing has changed.
+    """
+    if not isinstance(global_cfg, Mapping | DictConfig | None):
+        raise InputError(f"global_cfg is {type(global_cfg).__name__}: give a section of settings")
+    if META_CFG in (global_cfg or {}):
+        raise InputError(f"global_cfg.{META_CFG} is where NeMo records what belongs where: leave it out")
+    try:
+        common = OmegaConf.create(dict(global_cfg or {}))
+    except OmegaConfBaseException as error:
+        raise InputError(f"global_cfg cannot be read: {error}") from error
+    cfg = ensure_adapters_cfg(model)
+    with open_dict(cfg[GLOBAL_CFG]):
+        cfg[GLOBAL_CFG].merge_with(common)
 
 
 def share_config(model: ModelPT) -> None:

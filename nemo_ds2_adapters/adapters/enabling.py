@@ -1,21 +1,29 @@
 """Which adapters run. NeMo's own methods log, walk and copy every adapter's config; these do not."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from nemo.core import ModelPT
 from omegaconf import open_dict
 
 from nemo_ds2_adapters.adapters.blocks import adapters_cfg, existing_name, share_config
 from nemo_ds2_adapters.adapters.heads import check_one_head
-from nemo_ds2_adapters.modules.enabled import EnabledFlags
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
+
+    from nemo_ds2_adapters.modules.enabled import EnabledFlags
 
 _flags: WeakKeyDictionary[ModelPT, EnabledFlags] = WeakKeyDictionary()
 
 
 def enabled_names(model: ModelPT) -> list[str]:
     """Names of the enabled adapters, in the order of their application."""
+    from nemo_ds2_adapters.modules.enabled import EnabledFlags
+
     return _flags.setdefault(model, EnabledFlags()).enabled_names(adapters_cfg(model))
 
 

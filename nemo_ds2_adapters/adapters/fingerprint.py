@@ -1,22 +1,28 @@
 """Which base model an adapter was made for: a fingerprint that decides, and a description that explains."""
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import torch
-from nemo.core import ModelPT
-from nemo.core.classes.mixins.adapter_mixins import get_registered_adapter
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import Tensor
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.blocks import base_modules
 from nemo_ds2_adapters.adapters.parameters import count_parameters
+from nemo_ds2_adapters.errors import BaseMismatchError
+
+if TYPE_CHECKING:
+    import torch
+    from nemo.core import ModelPT
+    from torch import Tensor
 
 NO_EFFECT = ("dither", "pad_to")  # preprocessor settings that do not change what the model computes
 COUNTERS = ("num_batches_tracked",)  # neither do these buffers
+MAX_REASONS = 20  # lines of an error message
 
 _known: WeakKeyDictionary[ModelPT, tuple[Any, str]] = WeakKeyDictionary()
 
@@ -42,8 +48,35 @@ def base_tensors(model: ModelPT) -> Iterator[tuple[str, Tensor]]:
                 yield f"{path}.{name}", tensor.detach()
 
 
+def check_base(model: ModelPT, adapter: Adapter, option: str = "strict_base=False") -> None:
+    """Refuse an adapter that was made for another base. One that does not say for which it was made passes.
+
+    Args:
+        model: with the base.
+        adapter: to be attached.
+        option: by which a caller can leave this check out, for the message.
+
+    Raises:
+        BaseMismatchError: shows both fingerprints and what differs.
+    """
+    ours = fingerprint(model)
+    if adapter.info is None or adapter.info.fingerprint == ours:
+        return
+    lines = difference(adapter.info.base, describe_base(model))
+    reasons = lines or ["the same settings and vocabulary, but other weights: the base was trained further, or anew"]
+    raise BaseMismatchError(
+        f"adapter {adapter.name!r} was made for another base model\n"
+        f"  fingerprint of its base:  {adapter.info.fingerprint}\n"
+        f"  fingerprint of the model: {ours}\n"
+        + "".join(f"  {line}\n" for line in reasons[:MAX_REASONS])
+        + f"load the base it was made for, or pass {option} if it may serve another"
+    )
+
+
 def describe_base(model: ModelPT) -> dict[str, Any]:
     """The base in plain values, so that a person can be told in what two bases differ."""
+    from nemo.core.classes.mixins.adapter_mixins import get_registered_adapter
+
     sections = {}
     for name in ("encoder", "decoder", "joint"):
         if name in model.cfg and hasattr(model, name):
@@ -62,7 +95,7 @@ def describe_base(model: ModelPT) -> dict[str, Any]:
     }
 
 
-def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """One line per setting in which two descriptions differ; empty if they are equal."""
     lines = []
     one, two = _flat(theirs), _flat(ours)
@@ -73,6 +106,8 @@ def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
 
 
 def _hash(model: ModelPT) -> str:
+    import torch
+
     digest = hashlib.sha256()
     settings = {"preprocessor": _preprocessor(model), "vocabulary": _vocabulary(model)}
     digest.update(json.dumps(settings, sort_keys=True).encode())
@@ -87,6 +122,8 @@ def _state(model: ModelPT) -> Any:
 
     Writing into `tensor.data` leaves the version counters alone, so one number of each tensor is read as well.
     """
+    import torch
+
     tensors = [tensor for _, tensor in base_tensors(model)]
     kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
@@ -118,7 +155,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         return {path: value}
     result = {}
     for key, item in value.items():

@@ -1,13 +1,16 @@
 """Head adapters, which make a person's own logits: one may run at a time, and the base's output is there as well."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from nemo.core import ModelPT
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nemo_ds2_adapters.adapters.blocks import adapter_layer
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.modules import DeepSpeech2Decoder, MLPHeadAdapter
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
+    from torch import Tensor
 
 
 def forward_both(model: ModelPT, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,6 +30,8 @@ def forward_both(model: ModelPT, input_signal: Tensor, input_signal_length: Tens
     Raises:
         InputError: the model has another decoder, or not exactly one head adapter is enabled.
     """
+    from nemo_ds2_adapters.modules import DeepSpeech2Decoder
+
     decoder = getattr(model, "decoder", None)
     if not isinstance(decoder, DeepSpeech2Decoder):
         raise InputError(f"the model's decoder is a {type(decoder).__name__}, which takes no head adapters")
@@ -44,6 +49,8 @@ def check_one_head(model: ModelPT, names: Sequence[str]) -> None:
     """
     if len(names) < 2:
         return
+    from nemo_ds2_adapters.modules import MLPHeadAdapter
+
     layer = adapter_layer(getattr(model, "decoder", None))
     heads = [name for name in names if name in layer and isinstance(layer[name], MLPHeadAdapter)]
     if len(heads) > 1:

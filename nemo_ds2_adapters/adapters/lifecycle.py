@@ -1,15 +1,16 @@
 """List, delete, rename, copy and average adapters, with `model.cfg`, modules and saved `.nemo` in step."""
 
-import math
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from nemo.core import ModelPT
-from omegaconf import OmegaConf, open_dict
-from torch import Tensor
+from omegaconf import open_dict
 
-from nemo_ds2_adapters.adapters.attach import add_adapter, detach
+from nemo_ds2_adapters.adapters.adapter import mean
+from nemo_ds2_adapters.adapters.attach import attach, detach
+from nemo_ds2_adapters.adapters.attached import without_info
 from nemo_ds2_adapters.adapters.blocks import (
     adapter_blocks,
     adapter_layer,
@@ -23,7 +24,10 @@ from nemo_ds2_adapters.adapters.blocks import (
     share_config,
 )
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable, split_name
-from nemo_ds2_adapters.errors import AdapterNameError, InputError
+from nemo_ds2_adapters.errors import AdapterNameError
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
 
 
 def list_adapters(model: ModelPT) -> list[str]:
@@ -93,21 +97,14 @@ def average_adapters(
         AdapterNameError: an adapter does not exist, or `target` is not legal or exists.
         InputError: no names, unsuitable weights, or architectures that differ.
     """
-    names = [existing_name(model, name) for name in names]
-    shares = normalised_weights(names, weights)
-    first = names[0]
+    combined = mean([without_info(model, name) for name in names], weights)
+    first = existing_name(model, names[0])
     target = _target_name(model, first, target)
-    for other in names[1:]:
-        _check_same_architecture(model, first, other)
-    sources = [[part for _, part in adapter_parts(model, name)] for name in names]
-    prefix = module_prefix(model, first)
-    with torch.random.fork_rng(devices=[]):  # its random initial weights are overwritten
-        add_adapter(model, f"{prefix}:{target}" if prefix else target, {**_entry(model, first), "enabled": False})
-    for (_, part), *originals in zip(adapter_parts(model, target), *sources):
-        states = [original.state_dict() for original in originals]
-        part.load_state_dict({key: weighted_mean([state[key] for state in states], shares) for key in states[0]})
-        for parameter, original in zip(part.parameters(), originals[0].parameters()):
-            parameter.requires_grad_(original.requires_grad)
+    check_adapter_name(target, adapter_names(model))
+    attach(model, replace(combined, config={**combined.config, "enabled": False}), target)
+    for (_, part), (_, original) in zip(adapter_parts(model, target), adapter_parts(model, first)):
+        for parameter, like in zip(part.parameters(), original.parameters()):
+            parameter.requires_grad_(like.requires_grad)
 
 
 def _target_name(model: ModelPT, source: str, target: str) -> str:
@@ -118,41 +115,3 @@ def _target_name(model: ModelPT, source: str, target: str) -> str:
             f"{module_prefix(model, source) or model.default_adapter_module_name!r}: give the name {plain!r} alone"
         )
     return plain
-
-
-def _entry(model: ModelPT, name: str) -> dict[str, Any]:
-    return OmegaConf.to_container(adapters_cfg(model)[name], resolve=True)  # type: ignore[return-value]
-
-
-def _check_same_architecture(model: ModelPT, first: str, other: str) -> None:
-    one, two = ({"module": module_prefix(model, n), **_entry(model, n), "enabled": None} for n in (first, other))
-    for key in one | two:
-        if one.get(key) != two.get(key):
-            raise InputError(
-                f"adapters {first!r} and {other!r} cannot be averaged, they differ in {key}: "
-                f"{one.get(key)!r} and {two.get(key)!r}"
-            )
-
-
-def normalised_weights(names: Sequence[str], weights: Sequence[float] | None) -> list[float]:
-    """Weights of a mean, with sum 1.
-
-    Raises:
-        InputError: no names, not one weight per name, or a weight that is negative or not finite.
-    """
-    if not names:
-        raise InputError("no adapters to average: name at least one")
-    if weights is None:
-        return [1 / len(names)] * len(names)
-    if len(weights) != len(names):
-        raise InputError(f"{len(names)} adapters and {len(weights)} weights: give one weight per adapter")
-    if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
-        raise InputError(f"weights={list(weights)}: expected finite numbers of at least 0, not all 0")
-    return [w / sum(weights) for w in weights]
-
-
-def weighted_mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """The mean of tensors of one shape, computed in double precision; of a counter, the first one's value."""
-    if not values[0].is_floating_point() or len(values) == 1:
-        return values[0]  # a counter such as batch norm's has no mean
-    return sum(v.double() * share for v, share in zip(values, shares)).to(values[0].dtype)  # type: ignore[union-attr]

@@ -9,16 +9,14 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from torch import nn
-
 from nemo_ds2_adapters.errors import AdapterNameError
 
+GLOBAL_CFG = "global_cfg"  # NeMo's key, in a config of adapters, of what is common to all of them,
+META_CFG = "adapter_meta_cfg"  # and in that section, of its record of which module each belongs to
 MAX_NAME_LENGTH = 255  # characters
 RESERVED_CHARACTERS = ".:+"
-RESERVED_NAMES = ("global_cfg",)
+RESERVED_NAMES = (GLOBAL_CFG,)
 KEY_PARTS = ("module",)  # of LinearAdapter's and MLPAdapter's state dicts, besides numbers
-
-_MODULE_DICT = nn.ModuleDict()
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -76,6 +74,8 @@ def check_reloadable(name: str, keys: Iterable[str]) -> None:
 
 def illegal_reason(name: str) -> str | None:
     """Why a name without module prefix is not legal, None if it is."""
+    from torch.nn import ModuleDict  # takes seconds to import, which many a command can do without
+
     if not isinstance(name, str):
         return f"is not text but {type(name).__name__}"
     if not name or not name.strip():
@@ -93,7 +93,7 @@ def illegal_reason(name: str) -> str | None:
         return "begins and ends with an underscore, like the reserved keys of configs and adapter files"
     if name.isdecimal() or any(part.endswith(name) for part in KEY_PARTS):
         return "is also a part of weight names, NeMo could not reload it"
-    if hasattr(_MODULE_DICT, name):
+    if hasattr(ModuleDict(), name):
         return "is an attribute of torch's ModuleDict, which keeps the adapters"
     return None
 
@@ -111,15 +111,15 @@ def nearest_legal_name(name: str, taken: Iterable[str] = ()) -> str:
     return legal
 
 
-def missing_adapter(name: str, existing: Iterable[str]) -> AdapterNameError:
-    """The error for an adapter that the model does not have, naming the nearest one that it has."""
+def missing_adapter(name: str, existing: Iterable[str], where: object = "the model") -> AdapterNameError:
+    """The error for an adapter that is not in a model or file, naming the nearest one that is."""
     existing = list(existing)
     if not existing:
-        return AdapterNameError(f"there is no adapter {name!r}: the model has none, add or load it first")
+        return AdapterNameError(f"there is no adapter {name!r}: {where} has none, add or load it first")
     near = difflib.get_close_matches(str(name), existing, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(existing[:10])}"
     more = f" and {len(existing) - 10} more" if not near and len(existing) > 10 else ""
-    return AdapterNameError(f"there is no adapter {_shorten(name)} in the model: {hint}{more}")
+    return AdapterNameError(f"there is no adapter {_shorten(name)} in {where}: {hint}{more}")
 
 
 def _shorten(name: object) -> str:

@@ -1,13 +1,15 @@
 """The base's parameters and the adapters': freezing and counting."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
-from nemo.core import ModelPT
-from torch import nn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from nemo_ds2_adapters.adapters.blocks import base_modules
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
+    from torch import nn
 
 
 def freeze_base(model: ModelPT) -> None:
@@ -27,9 +29,11 @@ def unfreeze_base(model: ModelPT) -> None:
 
     The last undoes NeMo's `unfreeze_enabled_adapters`, which switches batch norms' statistics off for good.
     """
+    from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
+
     for _, module in base_modules(model):
         module.training = model.training
-        if isinstance(module, BATCH_NORMS):
+        if isinstance(module, BatchNorm1d | BatchNorm2d | BatchNorm3d):
             module.track_running_stats = module.running_mean is not None
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)

@@ -1,12 +1,18 @@
 """A table of a model's adapters."""
 
-from nemo.core import ModelPT
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from nemo_ds2_adapters.adapters.blocks import adapter_parts, adapters_cfg, module_prefix
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.adapters.parameters import count_parameters
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
 
 
 def adapter_summary(model: ModelPT) -> Table:

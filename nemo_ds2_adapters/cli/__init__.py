@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 from nemo_ds2_adapters.cli.app import app
-from nemo_ds2_adapters.cli.script import quiet
+from nemo_ds2_adapters.cli.output import quiet, say
 from nemo_ds2_adapters.errors import NemoDs2Error
 
 __all__ = ["main"]
@@ -26,5 +26,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(code)

@@ -14,7 +14,7 @@ from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 from nemo_ds2_adapters.store.store import AdapterStore
 
 
-@hydra_command("asr_adapters/asr_adaptation")
+@hydra_command("asr_adapters/speaker_adaptation")
 def main(cfg: DictConfig) -> None:
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
     if cfg.adapter_store is None:

@@ -1,6 +1,9 @@
-"""The commands of `ds2-adapters`."""
+"""The commands of `ds2-adapters`.
 
-from dataclasses import asdict
+Each imports what it needs when it is called: NeMo takes ten seconds, and a list of a store needs none of it.
+"""
+
+from dataclasses import asdict, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -8,22 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.opening import open_source
-from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
+from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
+from nemo_ds2_adapters.cli.programs import add_programs
 from nemo_ds2_adapters.cli.source import Findings, Source
-from nemo_ds2_adapters.cli.store_source import StoreSource
-from nemo_ds2_adapters.errors import InputError, NemoDs2Error
-from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.contents import NEMO, ORIGINAL, OURS, FileContents
-from nemo_ds2_adapters.formats.editing import contents_bytes, with_adapters
-from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters, find_adapter
-from nemo_ds2_adapters.formats.nemo_archive import restore_model
-from nemo_ds2_adapters.formats.reading import inspect_contents, read_adapter_file
-from nemo_ds2_adapters.store.store import AdapterStore
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
+from nemo_ds2_adapters.formats.atomic import check_not_input
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, describe, find_adapter, read_adapters
+from nemo_ds2_adapters.text import printable
 
 app = typer.Typer(
-    help="List, move, change and check personal adapters in .nemo models, .pt files and stores; convert models.",
+    help="Train, use, list, move, change and check personal adapters in .nemo models, .pt files and stores.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,15 +71,13 @@ def inspect(
     """Show all about one adapter: type, sizes, base, metadata, versions."""
     with busy(f"reading {source}"):
         opened = open_source(source)
-        about = inspect_contents(opened.contents(_only_name(opened, source) if name is None else name, version))
-        ((adapter_name, adapter),) = about.pop("adapters").items()
-        about = {"name": adapter_name, **adapter, **about}
-        if isinstance(opened, StoreSource):
-            about = {"user_id": about["metadata"]["user_id"], **about}
-            about["stored"] = [
-                {"version": v.number, "time": v.stored.isoformat(), "sha256": v.sha256}
-                for v in opened.store.versions(about["user_id"])
-            ]
+        name = _only_name(opened, source) if name is None else name
+        adapter = opened.get(name, version)
+        about = {"name": adapter.name, **describe(adapter), "format": opened.format}
+        if adapter.info:
+            about |= vars(adapter.info)
+        if stored := opened.versions(name):
+            about = {"user_id": name, **about, "stored": stored}
     if as_json:
         show_json(about)
     else:
@@ -100,16 +99,16 @@ def export(
         raise InputError(f"{path}: expected a name that ends with .pt")
     if path.exists() and not force:
         raise InputError(f"{path}: exists already, pass --force to replace it")
+    check_not_input(path, {"SOURCE": source})
     with busy(f"reading {source}"):
-        contents = open_source(source).contents(name, version)
-    if file_format == Format.ours and contents.format != OURS:
+        opened = open_source(source)
+        adapter = opened.get(name, version)
+    if file_format == Format.ours and adapter.info is None:
         raise InputError(
-            f"{source}: is in the format {contents.format!r}, which does not say for which base it was made; "
+            f"{source}: is in the format {opened.format!r}, which does not say for which base it was made; "
             f"import it into its base model, and export it from there"
         )
-    write_atomically(
-        path, contents_bytes(FileContents(file_format or contents.format, contents.adapters, contents.info))
-    )
+    write_adapters([adapter], path, file_format or opened.format)
     _say(f"{name} of {source} written to {path}", as_json, source=source, name=name, path=str(path))
 
 
@@ -125,18 +124,16 @@ def import_command(
     as_json: JsonOption = False,
 ) -> None:
     """Put the adapter of a .pt into a model or a store."""
-    contents = read_adapter_file(path)
-    if adapter is None and len(contents.adapters) > 1:
-        raise InputError(f"{path}: holds {', '.join(contents.adapters)}: choose one with --adapter")
-    chosen = find_adapter(contents, adapter or next(iter(contents.adapters)), path)
-    contents = with_adapters(contents, [chosen])
+    adapters = read_adapters(path)
+    if adapter is None and len(adapters) > 1:
+        raise InputError(f"{path}: holds {', '.join(adapters)}: choose one with --adapter")
+    chosen = find_adapter(adapters, adapter or next(iter(adapters)), path)
     with busy(f"writing {target}"):
-        opened = StoreSource(AdapterStore(target)) if create else open_source(target)
+        opened = open_source(target, create)
         if base is not None:
-            model = restore_model(str(base), None)
-            attached = attach_contents(model, contents, path, as_name="imported")
-            contents = describe_adapters(model, attached, contents.info.get("metadata"))
-        got = opened.take(contents, str(path), name, any_base)
+            with naming(path):
+                chosen = _made_for(chosen, base)
+        got = opened.take(chosen, str(path), name, any_base)
     _say(f"{chosen.name} of {path} imported into {target} as {got}", as_json, target=target, name=got)
 
 
@@ -152,7 +149,7 @@ def rename(source: SourceArgument, old: NameArgument, new: TargetArgument, as_js
 def copy(source: SourceArgument, name: NameArgument, new: TargetArgument, as_json: JsonOption = False) -> None:
     """Copy an adapter, as the starting point of another one."""
     with busy(f"writing {source}"):
-        open_source(source).copy(name, new)
+        open_source(source).average([name], new, None)
     _say(f"{name} copied to {new} in {source}", as_json, source=source, name=new)
 
 
@@ -168,16 +165,16 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Remove an adapter, in a store with all its versions."""
+    if erase and version is not None:
+        raise InputError("--erase removes everything of a person: leave out --version")
     opened = open_source(source)
-    if erase and (version is not None or not isinstance(opened, StoreSource)):
-        raise InputError("--erase is for stores, and without --version: it removes everything of a person")
     what = name if version is None else f"version {version} of {name}"
     if not yes:
-        typer.confirm(f"Remove {what} from {source} for good?", abort=True, err=True)
+        typer.confirm(printable(f"Remove {what} from {source} for good?"), abort=True, err=True)
+    found = True
     with busy(f"writing {source}"):
-        found = True
-        if erase and isinstance(opened, StoreSource):
-            found = opened.store.erase(name)
+        if erase:
+            found = opened.erase(name)
         else:
             opened.delete(name, version)
     message = f"{what} removed from {source}" if found else f"nothing of {what} was in {source}"
@@ -216,17 +213,27 @@ def verify(
     else:
         for source, found in findings.items():
             for line in found.repaired:
-                typer.echo(f"{source}: mended {line}")
+                say(f"{source}: mended {line}")
             for line in found.problems:
-                typer.echo(f"PROBLEM {line if line.startswith(source) else f'{source}: {line}'}")
-            typer.echo(
-                f"{source}: {_count(found.checked, 'adapter')} checked, {_count(len(found.problems), 'problem')}"
-            )
+                say(f"PROBLEM {line if line.startswith(source) else f'{source}: {line}'}")
+            say(f"{source}: {_count(found.checked, 'adapter')} checked, {_count(len(found.problems), 'problem')}")
     if any(found.problems for found in findings.values()):
         raise typer.Exit(1)
 
 
 app.command()(convert)
+add_programs(app)
+
+
+def _made_for(adapter: Adapter, base: Path) -> Adapter:
+    """The adapter, which says for which base it is."""
+    from nemo_ds2_adapters.adapters.attach import attach
+    from nemo_ds2_adapters.adapters.attached import attached_adapter
+    from nemo_ds2_adapters.formats.nemo_archive import restore_model
+
+    model = restore_model(str(base), None)
+    attached = attach(model, adapter, as_name="imported")  # its own name may not be legal, or be taken there
+    return replace(attached_adapter(model, attached, adapter.metadata), name=adapter.name)
 
 
 def _only_name(source: Source, label: str) -> str:
@@ -244,4 +251,4 @@ def _say(message: str, as_json: bool, **values: Any) -> None:
     if as_json:
         show_json(values)
     else:
-        typer.echo(message)
+        say(message)

@@ -16,6 +16,7 @@ from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance, manifest_paths, read_manifest
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
@@ -39,8 +40,9 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
 }
 
 
-@hydra_command("asr_adapters/asr_adaptation")
+@hydra_command("asr_adapters/asr_evaluation", "asr_adapters/asr_adaptation")
 def main(cfg: DictConfig) -> None:
+    cfg = DictConfig(OmegaConf.merge(shipped_config("asr_adapters/asr_evaluation"), cfg))  # NeMo's give the training's
     key = adapter_key(cfg)
     adapter = None if key else chosen_adapter(cfg.model.adapter, base_allowed=True)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)

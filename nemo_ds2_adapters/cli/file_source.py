@@ -1,80 +1,63 @@
 """The adapters in a `.pt` file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.contents import FileContents, StoredAdapter
-from nemo_ds2_adapters.formats.editing import averaged, contents_bytes, named, with_adapters
-from nemo_ds2_adapters.formats.file import find_adapter
-from nemo_ds2_adapters.formats.reading import read_adapter_file
+from nemo_ds2_adapters.adapters.adapter import Adapter, mean, renamed
+from nemo_ds2_adapters.cli.source import Findings, Progress, Row, WithoutHistory
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import find_adapter, read_file
 
 
-class FileSource:
+class FileSource(WithoutHistory):
     """A file in any of the three formats; it keeps its format, and nothing in it is executed."""
 
     def __init__(self, path: Path) -> None:
+        """Read the whole file, compare its checksums, check its weights."""
         self.path = path
+        self.format, self._adapters = read_file(path)
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
         """Name, module, type and parameters."""
-        refuse_since(since, self.path)
+        self.refuse_since(since)
         return [
-            {"name": a.name, "module": a.prefix, "type": a.config["_target_"], "parameters": a.parameters}
-            for a in self._read().adapters.values()
+            {"name": a.name, "module": a.module, "type": a.config["_target_"], "parameters": a.parameters}
+            for a in self._adapters.values()
             if a.name.startswith(prefix)
         ]
 
-    def contents(self, name: str, version: int | None) -> FileContents:
-        """One adapter as a file of its own."""
-        refuse_version(version, self.path)
-        contents = self._read()
-        return with_adapters(contents, [find_adapter(contents, name, self.path)])
+    def get(self, name: str, version: int | None) -> Adapter:
+        """One adapter."""
+        self.refuse_version(version)
+        return find_adapter(self._adapters, name, self.path)
 
-    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
+    def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Raises InputError: a file says about all its adapters at once for which base and person they are."""
         raise InputError(f"{self.path}: adapters are imported into a .nemo or a store; a .pt is written by export")
 
     def rename(self, old: str, new: str) -> None:
         """Give an adapter another name; the order stays."""
-        contents = self._read()
-        chosen = find_adapter(contents, old, self.path)
-        renamed = named(chosen, new, list(contents.adapters))
-        self._write(contents, [renamed if a is chosen else a for a in contents.adapters.values()])
-
-    def copy(self, source: str, target: str) -> None:
-        """Add a copy of an adapter under another name."""
-        self.average([source], target, None)
+        chosen = self.get(old, None)
+        other = renamed(chosen, new, list(self._adapters))
+        self._write(other if adapter is chosen else adapter for adapter in self._adapters.values())
 
     def delete(self, name: str, version: int | None) -> None:
         """Remove an adapter; the last one stays."""
-        refuse_version(version, self.path)
-        contents = self._read()
-        chosen = find_adapter(contents, name, self.path)
-        rest = [a for a in contents.adapters.values() if a is not chosen]
-        if not rest:
+        chosen = self.get(name, version)
+        if len(self._adapters) == 1:
             raise InputError(f"{self.path}: {name!r} is the only adapter in it, remove the file instead")
-        self._write(contents, rest)
+        self._write(adapter for adapter in self._adapters.values() if adapter is not chosen)
 
     def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
         """Add the weighted mean of several adapters."""
-        contents = self._read()
-        chosen = [find_adapter(contents, name, self.path) for name in names]
-        mean = named(averaged(chosen, target, weights), target, list(contents.adapters))
-        self._write(contents, [*contents.adapters.values(), mean])
+        combined = mean([self.get(name, None) for name in names], weights)
+        self._write([*self._adapters.values(), renamed(combined, target, list(self._adapters))])
 
     def verify(self, on_progress: Progress) -> Findings:
-        """Read the whole file, compare its checksums, check its weights."""
-        try:
-            return Findings(len(self._read().adapters), [], [])
-        except AdapterFileError as error:
-            return Findings(0, [], [str(error)])
+        """How many adapters there are: they were checked when the file was read."""
+        return Findings(len(self._adapters), [], [])
 
-    def _read(self) -> FileContents:
-        return read_adapter_file(self.path)
-
-    def _write(self, contents: FileContents, adapters: Sequence[StoredAdapter]) -> None:
-        write_atomically(self.path, contents_bytes(with_adapters(contents, adapters)))
+    def _write(self, adapters: Iterable[Adapter]) -> None:
+        write_adapters(adapters, self.path, self.format)

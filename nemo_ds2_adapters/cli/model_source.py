@@ -4,23 +4,27 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.attach import attach
+from nemo_ds2_adapters.adapters.attached import attached_adapter, without_info
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
+from nemo_ds2_adapters.adapters.fingerprint import check_base
 from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
-    copy_adapter,
     delete_adapter,
     list_adapters,
     rename_adapter,
 )
-from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
-from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters, take_adapters
+from nemo_ds2_adapters.cli.source import Findings, Progress, Row, WithoutHistory
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
+from nemo_ds2_adapters.formats.reading import OURS
 
 
-class ModelSource:
+class ModelSource(WithoutHistory):
     """A model; every change writes the `.nemo` anew, beside the old one, which it then replaces."""
+
+    format = OURS
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,33 +32,32 @@ class ModelSource:
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
         """Name, module, type, parameters, and whether it is enabled."""
-        refuse_since(since, self.path)
-        adapters = take_adapters(self.model, None).adapters if list_adapters(self.model) else {}
-        enabled = enabled_names(self.model) if adapters else []
+        self.refuse_since(since)
+        adapters = [without_info(self.model, n) for n in list_adapters(self.model) if n.startswith(prefix)]
+        enabled = enabled_names(self.model)
         return [
             {
-                "name": name,
-                "module": adapter.prefix,
+                "name": adapter.name,
+                "module": adapter.module,
                 "type": adapter.config["_target_"],
                 "parameters": adapter.parameters,
-                "enabled": name in enabled,
+                "enabled": adapter.name in enabled,
             }
-            for name, adapter in adapters.items()
-            if name.startswith(prefix)
+            for adapter in adapters
         ]
 
-    def contents(self, name: str, version: int | None) -> FileContents:
-        """One adapter as a file of its own."""
-        refuse_version(version, self.path)
-        return describe_adapters(self.model, name)
+    def get(self, name: str, version: int | None) -> Adapter:
+        """One adapter."""
+        self.refuse_version(version)
+        return attached_adapter(self.model, name)
 
-    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
+    def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Attach an adapter, disabled, so that the others work as before."""
-        before = enabled_names(self.model) if list_adapters(self.model) else []
-        try:
-            (attached,) = attach_contents(self.model, contents, label, None, name, strict_base=not any_base)
-        except BaseMismatchError as error:
-            raise BaseMismatchError(str(error).replace("strict_base=False", "--any-base")) from error
+        before = enabled_names(self.model)
+        with naming(label):
+            if not any_base:
+                check_base(self.model, adapter, "--any-base")
+            attached = attach(self.model, adapter, name, strict_base=False)
         enable_adapters(self.model, before)
         save_nemo(self.model, self.path)
         return attached
@@ -64,14 +67,9 @@ class ModelSource:
         rename_adapter(self.model, old, new)
         save_nemo(self.model, self.path)
 
-    def copy(self, source: str, target: str) -> None:
-        """Attach a copy of an adapter, disabled."""
-        copy_adapter(self.model, source, target)
-        save_nemo(self.model, self.path)
-
     def delete(self, name: str, version: int | None) -> None:
         """Remove an adapter."""
-        refuse_version(version, self.path)
+        self.refuse_version(version)
         delete_adapter(self.model, name)
         save_nemo(self.model, self.path)
 
@@ -86,7 +84,7 @@ class ModelSource:
         names = list_adapters(self.model)
         for i, name in enumerate(names):
             try:
-                take_adapters(self.model, name)
+                without_info(self.model, name)
             except (AdapterFileError, InputError) as error:
                 problems.append(f"{self.path}: {error}")
             on_progress((i + 1) / len(names))

@@ -20,7 +20,7 @@ from nemo_ds2_adapters.evaluation.search import Trial
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 
-@hydra_command(*(f"asr_adapters/asr_adaptation{kind}" for kind in ("_hp", "_grid", "")), add_keys=False)
+@hydra_command("asr_adapters/asr_adaptation_hp", "asr_adapters/asr_adaptation_grid")
 def search(cfg: DictConfig) -> float:
     adapter = chosen_adapter(cfg.model.adapter)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
@@ -29,7 +29,6 @@ def search(cfg: DictConfig) -> float:
     if not cfg.search.max_base_loss > 0:
         raise InputError(f"search.max_base_loss={cfg.search.max_base_loss}: expected points of WER above 0")
     train, validation = read_section(cfg.model, "train_ds"), read_section(cfg.model, "validation_ds")
-    cfg.model.test_ds.manifest_filepath = cfg.search.base_manifest
     base = read_section(cfg.model, "test_ds")
     job = HydraConfig.get()
     number = 0 if OmegaConf.is_missing(job.job, "num") else job.job.num

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.source import Findings, Progress, Row
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.formats.contents import OURS, FileContents
+from nemo_ds2_adapters.formats.reading import OURS
 from nemo_ds2_adapters.store.store import AdapterStore
 
 
 class StoreSource:
     """A store; where a model or a file has an adapter's name, this has the user id."""
+
+    format = OURS
 
     def __init__(self, store: AdapterStore) -> None:
         self.store = store
@@ -30,30 +33,34 @@ class StoreSource:
             for entry in sorted(self.store.entries(prefix, since), key=lambda entry: entry.user_id)
         ]
 
-    def contents(self, name: str, version: int | None) -> FileContents:
+    def get(self, name: str, version: int | None) -> Adapter:
         """A user's adapter."""
         return self.store.get(name, version)
 
-    def take(self, contents: FileContents, label: str, name: str | None, any_base: bool) -> str:
-        """Put an adapter in for a user, by default the one that the file is of."""
-        user_id = contents.info.get("metadata", {}).get("user_id") if name is None else name
+    def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
+        """Put an adapter in for a user, by default the one whom it says it is of."""
+        user_id = adapter.metadata.get("user_id") if name is None else name
         if user_id is None:
             raise InputError(f"{label}: does not say whose it is, give the user id with --as")
-        if contents.format != OURS:
-            raise InputError(
-                f"{label}: is in the format {contents.format!r}, which does not say for which base it was made: "
-                f"give its base with --base"
-            )
-        self.store.put(user_id, contents)
+        if adapter.info is None:
+            raise InputError(f"{label}: does not say for which base it was made: give its base with --base")
+        self.store.put(user_id, adapter)
         return user_id
 
     def rename(self, old: str, new: str) -> None:
         """Move all of a user's versions to another id."""
         self.store.rename(old, new)
 
-    def copy(self, source: str, target: str) -> None:
-        """Give a user a copy of another one's adapter, without the metadata."""
-        self.store.copy(source, target)
+    def versions(self, name: str) -> list[Row]:
+        """A user's versions, oldest first."""
+        return [
+            {"version": version.number, "time": version.stored.isoformat(), "sha256": version.sha256}
+            for version in self.store.versions(name)
+        ]
+
+    def erase(self, name: str) -> bool:
+        """Remove everything of a user, also what is cached."""
+        return self.store.erase(name)
 
     def delete(self, name: str, version: int | None) -> None:
         """Remove a user's adapter, or one version."""

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from nemo_ds2_adapters.cli.script import CONFIGS, hydra_command
+from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.report import write_lines
@@ -16,12 +16,9 @@ from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 from nemo_ds2_adapters.text import printable
 
-CONFIG = "asr_adapters/transcribe_speech"
 
-
-@hydra_command(CONFIG)
+@hydra_command("asr_adapters/transcribe_speech")
 def main(cfg: DictConfig) -> None:
-    check_types(cfg)
     check_sources(cfg)
     lines = read_input(cfg)
     output = output_path(cfg, lines)
@@ -52,16 +49,6 @@ def main(cfg: DictConfig) -> None:
     print(f"{len(done)} of {len(lines)} utterances transcribed: {output}")
     if errors:
         sys.exit(1)
-
-
-def check_types(cfg: DictConfig) -> None:
-    """Refuse values of another type than the shipped config has."""
-    expected = {bool: "true or false", int: "a whole number", float: "a number"}
-    for name, default in OmegaConf.load(CONFIGS / f"{CONFIG}.yaml").items():
-        key = str(name)
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if type(default) in expected and type(cfg[key]) not in kinds:
-            raise InputError(f"{key}={cfg[key]}: expected {expected[type(default)]}")
 
 
 def check_sources(cfg: DictConfig) -> None:

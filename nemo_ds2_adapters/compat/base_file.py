@@ -13,9 +13,9 @@ from nemo_ds2_adapters.adapters.blocks import adapter_blocks, adapter_layer, sha
 from nemo_ds2_adapters.adapters.fingerprint import base_tensors, describe_base, difference
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.file import file_bytes
+from nemo_ds2_adapters.formats.file import torch_bytes
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
-from nemo_ds2_adapters.formats.plain import plain_values
+from nemo_ds2_adapters.formats.plain import written_values
 from nemo_ds2_adapters.formats.reading import read_values
 
 STATE_KEY, CONFIG_KEY = "model_state_dict", "config"  # the first is the original's
@@ -64,7 +64,9 @@ def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
         config: Any = OmegaConf.to_container(model.cfg, resolve=True)
         config = {key: value for key, value in config.items() if key not in OF_TRAINING}
         state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        write_atomically(path, file_bytes({STATE_KEY: state, CONFIG_KEY: plain_values(config)}))
+        write_atomically(
+            path, torch_bytes({STATE_KEY: state, CONFIG_KEY: written_values(config, "the config of the model")})
+        )
 
 
 def read_base(path: Path) -> ASRModel:

@@ -7,17 +7,17 @@ from uuid import uuid4
 
 from nemo.collections.asr.models import ASRModel
 
+from nemo_ds2_adapters.adapters.adapter import Adapter, renamed
+from nemo_ds2_adapters.adapters.attach import attach
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.compat.base_file import check_base_path, make_folder, read_base, replaced_base, write_base
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.contents import ORIGINAL, StoredAdapter
-from nemo_ds2_adapters.formats.editing import contents_bytes, named, with_adapters
-from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
+from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.original import is_original_head, linear_sizes
-from nemo_ds2_adapters.formats.reading import FilePath, read_adapter_file
+from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, read_adapters
 
 
 class AdapterManager:
@@ -46,10 +46,7 @@ class AdapterManager:
             AdapterFileError: a weight is not finite, or the file cannot be written.
         """
         path = adapter_file_in(save_path, adapter_name)
-        data = _bytes_of(model, adapter_name)
-        make_folder(path.parent)
-        write_atomically(path, data)
-        return path
+        return _write(_adapter_to_save(model, adapter_name), path)
 
     @staticmethod
     def load_adapter(model: ASRModel, adapter_path: FilePath) -> str:
@@ -65,11 +62,10 @@ class AdapterManager:
             BaseMismatchError: the adapter was made for another base, as far as the file says.
             AdapterNameError: its name is not legal.
         """
-        contents = read_adapter_file(adapter_path)
-        adapter = _only(contents.adapters, adapter_path)
-        name = named(adapter, adapter.name).name  # legal, or nothing changes
-        with enabled_adapters(model, None):  # two heads cannot be enabled together
-            (loaded,) = attach_contents(model, contents, adapter_path, as_name=f"loading_{uuid4().hex}")
+        adapter = _only_adapter(adapter_path)
+        name = renamed(adapter, adapter.name).name  # legal, or nothing changes
+        with naming(adapter_path), enabled_adapters(model, None):  # two heads cannot be enabled together
+            loaded = attach(model, adapter, as_name=f"loading_{uuid4().hex}")
         if name in list_adapters(model):
             delete_adapter(model, name)
         rename_adapter(model, loaded, name)
@@ -83,11 +79,9 @@ class AdapterManager:
         Raises:
             AdapterFileError: the file is damaged, holds several adapters, or one that is no chain of Linear layers.
         """
-        adapter = _only(read_adapter_file(adapter_path).adapters, adapter_path)
-        try:
+        adapter = _only_adapter(adapter_path)
+        with naming(adapter_path):
             sizes = linear_sizes(adapter)
-        except AdapterFileError as error:
-            raise AdapterFileError(f"{adapter_path}: {error}: inspect_adapter shows what it is") from error
         return {"name": adapter.name, "input_dim": sizes[0], "hidden_dims": sizes[1:-1], "output_dim": sizes[-1]}
 
     @staticmethod
@@ -109,11 +103,9 @@ class AdapterManager:
             InputError: `model_path` ends otherwise, or a `.pt` cannot hold the model; else what `save_adapter` raises.
         """
         path = adapter_file_in(adapter_path, adapter_name)
-        adapter = _bytes_of(model, adapter_name)
+        adapter = _adapter_to_save(model, adapter_name)
         write_base(model, model_path)
-        make_folder(path.parent)
-        write_atomically(path, adapter)
-        return path
+        return _write(adapter, path)
 
     @staticmethod
     def load_model_with_adapter(model: ASRModel | None, model_path: FilePath, adapter_path: FilePath) -> ASRModel:
@@ -155,21 +147,24 @@ def adapter_file_in(folder: FilePath, name: str) -> Path:
     return folder / f"{name}_adapter.pt"
 
 
-def _bytes_of(model: ASRModel, name: str) -> bytes:
+def _adapter_to_save(model: ASRModel, name: str) -> Adapter:
     source = name
     if name not in list_adapters(model):
-        enabled = enabled_names(model) if list_adapters(model) else []
+        enabled = enabled_names(model)
         if len(enabled) != 1:
             raise missing_adapter(name, list_adapters(model))
         (source,) = enabled
-    contents = describe_adapters(model, source)
-    contents = with_adapters(contents, [named(contents.adapters[source], name)])
-    if is_original_head(contents.adapters[name]):
-        contents.format = ORIGINAL
-    return contents_bytes(contents)
+    return renamed(attached_adapter(model, source), name)
 
 
-def _only(adapters: dict[str, StoredAdapter], path: FilePath) -> StoredAdapter:
+def _write(adapter: Adapter, path: Path) -> Path:
+    make_folder(path.parent)
+    write_adapters([adapter], path, ORIGINAL if is_original_head(adapter) else OURS)
+    return path
+
+
+def _only_adapter(path: FilePath) -> Adapter:
+    adapters = read_adapters(path)
     if len(adapters) != 1:
         raise AdapterFileError(
             f"{path}: holds {len(adapters)} adapters, {', '.join(adapters)}: load_adapter takes name="

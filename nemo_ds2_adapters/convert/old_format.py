@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, naming
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -18,11 +18,8 @@ def read_old_format(path: Path, names: Names) -> Any:
     Raises:
         AdapterFileError: the file is a pickle of something else, damaged or hostile.
     """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _OldFile(content, names).content()
-    except AdapterFileError as error:
-        raise AdapterFileError(f"{path}: {error}") from error
+    with naming(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _OldFile(content, names).content()
 
 
 class _OldFile:
@@ -38,7 +35,7 @@ class _OldFile:
         machine, content, keys = (self._next() for _ in range(3))
         if not isinstance(machine, dict) or not machine.get("little_endian"):
             raise AdapterFileError("was saved on a big-endian machine, which is not supported")
-        if not isinstance(keys, list):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise AdapterFileError("does not list its weights")
         for key in keys:
             self._fill(key)
@@ -54,7 +51,7 @@ class _OldFile:
             raise AdapterFileError("declares more weights than it holds")
         return self._storages.setdefault(key, bytearray(size))
 
-    def _fill(self, key: Any) -> None:
+    def _fill(self, key: str) -> None:
         if key not in self._storages:
             raise AdapterFileError(f"holds weights {key!r} that it does not declare")
         storage = self._storages.pop(key)

@@ -4,27 +4,30 @@
 `adapter_name`. The adapter replaces the base's output layer: `MLPHeadAdapter` in mode `replace` in the decoder.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from nemo_ds2_adapters.adapters.adapter import HEAD, Adapter, check_finite
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.contents import ORIGINAL, FileContents, StoredAdapter, check_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATE_KEY = "adapter_state_dict"
 KEYS = (STATE_KEY, "input_dim", "hidden_dims", "output_dim", "adapter_name")
-HEAD_TARGET = "nemo_ds2_adapters.modules.MLPHeadAdapter"
 LAYERS_PER_HIDDEN = 3  # of a head's `module`: Linear, activation, dropout
 MAX_HIDDEN = 3
 
 
-def is_original(content: Any) -> bool:
+def is_original(content: Mapping[str, Any]) -> bool:
     """Whether a file's content is in the original's format."""
-    return isinstance(content, dict) and STATE_KEY in content
+    return STATE_KEY in content
 
 
-def from_original(content: dict[str, Any]) -> FileContents:
+def from_original(content: Mapping[str, Any]) -> dict[str, Adapter]:
     """The adapter of an original file, checked.
 
     Raises:
@@ -47,33 +50,41 @@ def from_original(content: dict[str, Any]) -> FileContents:
         state[f"module.{i * LAYERS_PER_HIDDEN}.weight"] = weight
         state[f"module.{i * LAYERS_PER_HIDDEN}.bias"] = bias
     check_finite(name, [state])
-    config = {"_target_": HEAD_TARGET, "hidden_dims": sizes[1:-1], "mode": "replace", "enabled": True}
-    return FileContents(ORIGINAL, {name: StoredAdapter(name, "decoder", config, [state])})
+    config = {
+        "_target_": HEAD,
+        "in_features": sizes[0],
+        "num_classes_with_blank": sizes[-1],
+        "hidden_dims": sizes[1:-1],
+        "mode": "replace",
+        "enabled": True,
+    }
+    return {name: Adapter(name, config, {"0": state}, "decoder")}
 
 
-def is_original_head(adapter: StoredAdapter) -> bool:
+def is_original_head(adapter: Adapter) -> bool:
     """Whether the original's format can hold the adapter: a head with ReLU that replaces the output layer."""
     config = adapter.config
     is_relu = config.get("activation", "relu") == "relu"
-    return config["_target_"] == HEAD_TARGET and config.get("mode") == "replace" and is_relu
+    return config["_target_"] == HEAD and config.get("mode") == "replace" and is_relu
 
 
-def linear_sizes(adapter: StoredAdapter) -> list[int]:
-    """Input size, hidden sizes and output size of a chain of Linear layers; of its first part if it has several.
+def linear_sizes(adapter: Adapter) -> list[int]:
+    """Input size, hidden sizes and output size of a chain of Linear layers; at its first point if it has several.
 
     Raises:
         AdapterFileError: the adapter is something else.
     """
-    weights = [value for value in adapter.states[0].values() if value.ndim == 2]
+    weights = [value for value in next(iter(adapter.weights.values())).values() if value.ndim == 2]
     sizes = [weight.shape[1] for weight in weights[:1]] + [weight.shape[0] for weight in weights]
     if len(weights) < 2 or any(weight.shape[1] != size for weight, size in zip(weights, sizes)):
         raise AdapterFileError(
-            f"adapter {adapter.name!r} is a {adapter.config['_target_']}, no chain of Linear layers"
+            f"adapter {adapter.name!r} is a {adapter.config['_target_']}, no chain of Linear layers: "
+            f"inspect_adapter shows what it is"
         )
     return sizes
 
 
-def to_original(adapter: StoredAdapter) -> dict[str, Any]:
+def to_original(adapter: Adapter) -> dict[str, Any]:
     """The original's five keys for a head adapter.
 
     Raises:
@@ -86,7 +97,7 @@ def to_original(adapter: StoredAdapter) -> dict[str, Any]:
         )
     sizes = linear_sizes(adapter)
     return {
-        STATE_KEY: adapter.states[0],
+        STATE_KEY: next(iter(adapter.weights.values())),
         "input_dim": sizes[0],
         "hidden_dims": sizes[1:-1],
         "output_dim": sizes[-1],
@@ -94,7 +105,7 @@ def to_original(adapter: StoredAdapter) -> dict[str, Any]:
     }
 
 
-def _sizes(content: dict[str, Any]) -> list[int]:
+def _sizes(content: Mapping[str, Any]) -> list[int]:
     hidden = content["hidden_dims"]
     sizes = [content["input_dim"], *(hidden if isinstance(hidden, list) else [None]), content["output_dim"]]
     if not all(type(size) is int and size > 0 for size in sizes) or not 1 <= len(sizes) - 2 <= MAX_HIDDEN:
@@ -107,6 +118,8 @@ def _sizes(content: dict[str, Any]) -> list[int]:
 
 def _linear_layers(state: Any) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of every Linear layer, in the order of the state dict."""
+    from torch import Tensor
+
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise AdapterFileError("its adapter_state_dict is not a state dict")
     names = [key.removesuffix("weight") for key in state if key.endswith("weight")]

@@ -1,51 +1,75 @@
 """Plain values: what may stand in an adapter file besides tensors."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Container
 
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 50
+LEAVES = (str, bool, int, float, type(None))
 
 
-def plain_values(value: Any, limit: int = MAX_VALUES) -> Any:
-    """Dicts with text keys, lists, text, numbers, bools, None and tensors; OmegaConf containers become these.
+def written_values(values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """A caller's plain values, for a file.
+
+    Args:
+        values: dicts with text keys, lists, text, numbers, bools and None.
+        what: they are, for the message.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    try:
+        return plain_values(dict(values))
+    except AdapterFileError as error:
+        raise InputError(f"{what} cannot be written: {error}") from error
+
+
+def plain_values(value: Any, limit: int = MAX_VALUES, leaves: tuple[type, ...] = ()) -> Any:
+    """Dicts with text keys, lists, text, numbers, bools and None; OmegaConf containers and tuples become these.
 
     Args:
         value: of `unpickle`, or of a caller who wants it in a file.
         limit: how many values it may have. A list that holds a list twice, which holds a list twice, and so on, has
             a billion in few bytes.
+        leaves: types that may be among them, such as tensors.
 
     Raises:
         AdapterFileError: something else, or too many values.
     """
-    return _Plain(limit).convert(value, "", 0)
+    count = 0
 
-
-class _Plain:
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._count = 0
-
-    def convert(self, value: Any, where: str, depth: int) -> Any:
-        self._count += 1
-        if self._count > self._limit or depth > MAX_DEPTH:
-            raise AdapterFileError(f"holds more than {self._limit} values, or nests them deeper than {MAX_DEPTH}")
+    def convert(value: Any, where: str, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > limit or depth > MAX_DEPTH:
+            raise AdapterFileError(f"holds more than {limit} values, or nests them deeper than {MAX_DEPTH}")
         if isinstance(value, Container):
             value = _content(value, where)
-        if value is None or type(value) in (str, bool, int, float) or isinstance(value, Tensor):
-            return value
         if isinstance(value, dict):
-            for key in value:
-                if not isinstance(key, str):
-                    raise AdapterFileError(f"{where or 'its content'} has a key that is not text: {key!r}")
-            return {key: self.convert(v, f"{where}.{key}" if where else key, depth + 1) for key, v in value.items()}
+            return {_text(k, where): convert(v, f"{where}.{k}" if where else k, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple):
-            return [self.convert(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+            return [convert(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        if type(value) is str:
+            return _text(value, where)
+        if type(value) in LEAVES or isinstance(value, leaves):
+            return value
         raise AdapterFileError(f"{where or 'its content'} is a {type(value).__name__}, not a plain value")
+
+    return convert(value, "", 0)
+
+
+def _text(value: Any, where: str) -> str:
+    if type(value) is not str:
+        raise AdapterFileError(f"{where or 'its content'} has a key that is not text: {value!r}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise AdapterFileError(f"{where or 'its content'} holds {value!r}, no valid Unicode text") from error
+    return value
 
 
 def _content(container: Container, where: str) -> Any:

@@ -2,15 +2,22 @@
 
 import io
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from nemo_ds2_adapters.formats.contents import FileContents, from_dict
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.names import missing_adapter
+from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.formats.nemo import from_nemo
 from nemo_ds2_adapters.formats.original import from_original, is_original
 from nemo_ds2_adapters.formats.plain import plain_values
+from nemo_ds2_adapters.formats.pt import FORMAT_VERSION, INFO_KEY, from_pt
 from nemo_ds2_adapters.formats.safe_pickle.archive import TorchArchive, archive_in, open_archive
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
 
 FilePath = str | os.PathLike[str]
+
+OURS, NEMO, ORIGINAL = "nemo_ds2_adapters", "nemo", "original"  # the formats
 
 NAMES = Names(
     "adapter file",
@@ -29,54 +36,73 @@ NAMES = Names(
 )
 
 
-def inspect_adapter(path: FilePath) -> dict[str, Any]:
-    """What a file holds, in plain values and without a model. The file is read and checked in full.
-
-    Returns:
-        `format` (`nemo_ds2_adapters`, `nemo` or `original`), `adapters` (by name: `module`, `type`, `parameters`,
-        `config`, `shapes` of each part), and for this package's format `format_version`, `fingerprint`, `base`,
-        `created`, `versions` and `metadata`.
+def read_adapters(path: FilePath) -> dict[str, Adapter]:
+    """The adapters of a file in any of the three formats, by name. The file is checked in full.
 
     Raises:
         AdapterFileError: the file is damaged or hostile.
     """
-    return inspect_contents(read_adapter_file(path))
+    return read_file(path)[1]
 
 
-def inspect_contents(contents: FileContents) -> dict[str, Any]:
-    """What `inspect_adapter` says, of a file that has been read or of a model's adapters."""
-    adapters = {
-        adapter.name: {
-            "module": adapter.prefix,
-            "type": adapter.config["_target_"],
-            "parameters": adapter.parameters,
-            "config": adapter.config,
-            "shapes": [{key: list(value.shape) for key, value in state.items()} for state in adapter.states],
-        }
-        for adapter in contents.adapters.values()
-    }
-    about = {key: value for key, value in contents.info.items() if key not in ("paths", "parameters")}
-    return {"format": contents.format, "adapters": adapters, **about}
-
-
-def read_adapter_file(path: FilePath) -> FileContents:
-    """Read and check a file in any of the three formats.
+def read_file(path: FilePath) -> tuple[str, dict[str, Adapter]]:
+    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name.
 
     Raises:
         AdapterFileError: the file is damaged or hostile.
     """
     with open_archive(path) as archive:
-        return _contents(archive)
+        return _adapters(archive)
 
 
-def read_adapter_bytes(data: bytes, label: str) -> FileContents:
-    """Read and check what a file holds, in any of the three formats.
+def read_adapter_bytes(data: bytes, label: str) -> dict[str, Adapter]:
+    """The adapters of what was a file, in any of the three formats, by name.
 
     Raises:
         AdapterFileError: the bytes are damaged or hostile; begins with `label`.
     """
     with archive_in(io.BytesIO(data), label) as archive:
-        return _contents(archive)
+        return _adapters(archive)[1]
+
+
+def find_adapter(adapters: Mapping[str, Adapter], name: str, where: object) -> Adapter:
+    """One of a file's adapters, by its name with or without module prefix; `where` is for the message.
+
+    Raises:
+        AdapterNameError: there is none of that name.
+    """
+    for adapter in adapters.values():
+        if name in (adapter.name, adapter.full_name):
+            return adapter
+    raise missing_adapter(name, [adapter.full_name for adapter in adapters.values()], where)
+
+
+def inspect_adapter(path: FilePath) -> dict[str, Any]:
+    """What a file holds, in plain values and without a model. The file is read and checked in full.
+
+    Returns:
+        `format` (`nemo_ds2_adapters`, `nemo` or `original`), `adapters` (by name: `module`, `type`, `parameters`,
+        `config`, `shapes` at each point), and for this package's format `format_version`, `fingerprint`, `base`,
+        `created`, `versions` and `metadata`.
+
+    Raises:
+        AdapterFileError: the file is damaged or hostile.
+    """
+    file_format, adapters = read_file(path)
+    info = next(iter(adapters.values())).info
+    about = {"format_version": FORMAT_VERSION, **vars(info)} if info else {}
+    return {"format": file_format, "adapters": {name: describe(a) for name, a in adapters.items()}, **about}
+
+
+def describe(adapter: Adapter) -> dict[str, Any]:
+    """What `inspect_adapter` says of one adapter."""
+    return {
+        "module": adapter.module,
+        "type": adapter.config["_target_"],
+        "parameters": adapter.parameters,
+        "config": adapter.config,
+        "shapes": [{key: list(value.shape) for key, value in state.items()} for state in adapter.weights.values()],
+    }
 
 
 def read_values(path: FilePath) -> Any:
@@ -90,12 +116,19 @@ def read_values(path: FilePath) -> Any:
 
 
 def _values(archive: TorchArchive) -> Any:
+    from torch import Tensor
+
     structure = archive.structure()
-    return plain_values(
-        unpickle(structure, archive.storage, NAMES), limit=len(structure)
-    )  # a value takes a byte at least
+    content = unpickle(structure, archive.storage, NAMES)
+    return plain_values(content, limit=len(structure), leaves=(Tensor,))  # a value takes a byte at least
 
 
-def _contents(archive: TorchArchive) -> FileContents:
+def _adapters(archive: TorchArchive) -> tuple[str, dict[str, Adapter]]:
     content = _values(archive)
-    return from_original(content) if is_original(content) else from_dict(content)
+    if not isinstance(content, dict):
+        raise AdapterFileError(f"is not an adapter file: it holds a {type(content).__name__}")
+    if is_original(content):
+        return ORIGINAL, from_original(content)
+    if INFO_KEY in content:
+        return OURS, from_pt(content)
+    return NEMO, from_nemo(content)

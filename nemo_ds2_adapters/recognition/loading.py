@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from nemo_ds2_adapters.adapters.blocks import adapter_parts, existing_name
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.fitting import empty_part
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
-from nemo_ds2_adapters.formats.contents import FileContents, StoredAdapter
+from nemo_ds2_adapters.formats.old_names import FileContents, StoredAdapter, empty_stored_part
 from nemo_ds2_adapters.modules import DeepSpeech2Decoder, DeepSpeech2EncoderAdapter, MLPAdapter, MLPHeadAdapter
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, encoder_site
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -127,7 +126,7 @@ class StoredAdapters:
         for path in adapter.paths:
             if path not in self._widths:
                 raise AdapterFileError(f"{label}: sits in {path}, which the model does not have")
-            parts.append(_part(path, empty_part(adapter, in_features=self._widths[path]), label))
+            parts.append(_part(path, empty_stored_part(adapter, in_features=self._widths[path]), label))
         return tuple(parts)
 
 

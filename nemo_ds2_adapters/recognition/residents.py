@@ -7,7 +7,7 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from nemo_ds2_adapters.formats.contents import check_finite
+from nemo_ds2_adapters.adapters.adapter import check_finite
 from nemo_ds2_adapters.layers import WeightBank
 from nemo_ds2_adapters.recognition.loading import LoadedAdapter, Part
 

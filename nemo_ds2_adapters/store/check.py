@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.store.folder import CACHE, Folder
-from nemo_ds2_adapters.store.index import Entry
-from nemo_ds2_adapters.store.personal import read_personal
-from nemo_ds2_adapters.store.shelf import check_sum, remains
-from nemo_ds2_adapters.store.version import Version, versions_among
+from nemo_ds2_adapters.store.shelf import read_version
+from nemo_ds2_adapters.store.version import versions_among
 
 
 @dataclass
@@ -35,13 +33,22 @@ def check_store(folder: Folder, on_progress: Callable[[float], None] = lambda _:
 
     Raises:
         StoreBusyError: another process holds a lock for too long.
+        AdapterFileError: the store as a whole cannot be read.
     """
     report = StoreReport()
     shards = folder.shards()
     for i, shard in enumerate(shards):
-        for user, _ in folder.shard(shard):
-            with folder.lock(user):
-                _check_user(folder, user, report)
+        try:
+            users = [user for user, _ in folder.users(shard)]
+        except AdapterFileError as error:
+            report.problems.append(str(error))
+            users = []
+        for user in users:
+            try:
+                with folder.lock(user):
+                    _check_user(folder, user, report)
+            except AdapterFileError as error:
+                report.problems.append(str(error))
         on_progress((i + 1) / len(shards))
     return report
 
@@ -49,34 +56,23 @@ def check_store(folder: Folder, on_progress: Callable[[float], None] = lambda _:
 def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
     names = folder.names(user)
     versions = versions_among(names)
-    known = {name for v in versions for name in (v.file_name, v.index_name)}
-    left = remains(folder, names)
+    # `list` read an index once: nobody does any more.
+    left = folder.leftovers(names) + [name for name in names if name.endswith(".json")]
     folder.remove(user, left)
-    for name in left:
-        report.repaired.append(f"{user}/{name}: removed, left by a write that was interrupted")
-    for name in set(names) - known - {*left, CACHE}:
+    for name in left + folder.sweep_cache(user):
+        report.repaired.append(f"{user}/{name}: removed, left by a write that was interrupted or by an older version")
+    for name in set(names) - {v.file_name for v in versions} - {*left, CACHE}:
         report.problems.append(f"{user}/{name}: does not belong here")
-    if not versions and not set(names) - {*left}:
+    if not set(names) - {*left}:
         folder.remove_user(user)
         return
     for version in versions:
-        _check_version(folder, user, version, report)
+        label = f"{user}/{version.file_name}"
+        try:
+            read_version(folder.read(user, version.file_name), version, user, label)
+        except AdapterFileError as error:
+            report.problems.append(str(error))
     for name in folder.restrict(user):
         report.repaired.append(f"{name}: was readable by others than its owner")
     report.users += bool(versions)
     report.versions += len(versions)
-
-
-def _check_version(folder: Folder, user: str, version: Version, report: StoreReport) -> None:
-    label = f"{user}/{version.file_name}"
-    data = folder.read(user, version.file_name)
-    try:
-        check_sum(data, version, label)
-        entry = Entry.of(version, read_personal(data, user, label), len(data))
-    except AdapterFileError as error:
-        report.problems.append(str(error))
-        return
-    (stored,) = folder.read_many([(user, version.index_name)])
-    if Entry.from_bytes(stored, version, user) != entry:
-        folder.note(user, version.index_name, entry.to_bytes())
-        report.repaired.append(f"{user}/{version.index_name}: written anew")

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,34 +12,35 @@ from filelock import FileLock, Timeout
 
 from nemo_ds2_adapters.errors import AdapterFileError, StoreBusyError
 from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS
+from nemo_ds2_adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS, Folder
 
 LOCKS = "locks"
 OWNER_ONLY = 0o600  # permissions of files
 OWNER_ONLY_FOLDER = 0o700
+TEMPORARY = ".tmp"  # how files end that are not finished
+OLD = 86400.0  # seconds after which nobody writes a file of the cache any more, which no lock guards
 
 
-class LocalFolder:
-    """`users/<first digits of hash>/<hash>/` for each user, `locks/<first digits>.lock` for each shard of users.
+class LocalFolder(Folder):
+    """A directory with `locks/<first digits>.lock` for each shard of users beside `users/`.
 
     A file appears under its name only when its content is on the disk. A process that dies leaves at most a file
-    that ends with `.tmp`, and the kernel frees its lock.
+    that ends with `.tmp`, and the kernel frees its lock. A user's folder, or a file in it, that is a symbolic link is
+    refused: nothing is read, written or removed elsewhere.
     """
 
     def __init__(self, root: Path, lock_timeout: float) -> None:
         """Args: the store's directory, and how many seconds to wait for another process."""
+        self.label = str(root)
         self.root = root
         self.lock_timeout = lock_timeout
 
-    def __str__(self) -> str:
-        return str(self.root)
-
     def format_text(self) -> str | None:
-        """Content of the file that marks a directory as a store, None if there is none."""
-        try:
-            return (self.root / FORMAT_FILE).read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with _explained(self.root / FORMAT_FILE, "read") as path:
+            try:
+                return path.read_text(encoding="utf-8", errors="replace")
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def is_free(self) -> bool:
         """Whether there is no such directory, or nothing in it but what another process makes of it just now."""
@@ -48,96 +51,124 @@ class LocalFolder:
         )
 
     def create(self, format_text: str) -> None:
-        """Make an empty store."""
-        for folder in (self.root, self.root / USERS, self.root / LOCKS):
-            folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        with _explained(self.root, "made"):
+            for folder in (self.root, self.root / USERS, self.root / LOCKS):
+                folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
         write_atomically(self.root / FORMAT_FILE, format_text.encode(), OWNER_ONLY)
 
-    def shards(self) -> list[str]:
-        """The first digits of the users' hashes that occur."""
-        return sorted(filter(SHARD_NAME.fullmatch, os.listdir(self.root / USERS)))
+    def check_writable(self) -> None:
+        for folder in (self.root / USERS, self.root / LOCKS):
+            with _explained(folder / f".{os.getpid()}{TEMPORARY}", "written") as probe:
+                write_atomically(probe, b"yes", OWNER_ONLY)
+                probe.unlink(missing_ok=True)
 
-    def shard(self, shard: str) -> Iterator[tuple[str, list[str]]]:
-        """The users of one shard with the names of their files."""
-        for user in sorted(filter(USER_NAME.fullmatch, os.listdir(self.root / USERS / shard))):
-            yield user, self.names(user)
+    def shards(self) -> list[str]:
+        with _explained(self.root / USERS, "read") as folder:
+            return sorted(filter(SHARD_NAME.fullmatch, os.listdir(folder)))
+
+    def users(self, shard: str) -> Iterator[tuple[str, list[str] | AdapterFileError]]:
+        with _explained(self.root / USERS / shard, "read") as folder:
+            _check_no_link(folder)
+            users = sorted(filter(USER_NAME.fullmatch, os.listdir(folder)))
+        for user in users:
+            try:
+                yield user, self.names(user)
+            except AdapterFileError as error:
+                yield user, error
 
     def names(self, user: str) -> list[str]:
-        """Names of what belongs to a user; none if there is no such user."""
-        try:
-            return os.listdir(self._of(user))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with _explained(self._of(user), "read") as folder:
+            try:
+                _check_no_link(folder.parent)
+                _check_no_link(folder)
+                return os.listdir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
-    def read(self, user: str, name: str) -> bytes:
-        """A file's content.
+    def read(self, user: str, name: str) -> bytearray:
+        with _explained(self._of(user) / name, "read", FileNotFoundError) as path, _opened(path) as descriptor:
+            data = bytearray(os.fstat(descriptor).st_size)
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                del data[file.readinto(data) :]
+        return data
 
-        Raises:
-            FileNotFoundError: there is none, perhaps not any more.
-        """
-        return (self._of(user) / name).read_bytes()
-
-    def read_many(self, files: list[tuple[str, str]]) -> Iterator[bytes | None]:
-        """The contents of several users' files, None for one that does not exist."""
+    def starts(self, files: list[tuple[str, str]], size: int) -> Iterator[bytes | AdapterFileError | None]:
         for user, name in files:
             try:
-                yield self.read(user, name)
+                with _explained(self._of(user) / name, "read", FileNotFoundError) as path, _opened(path) as descriptor:
+                    yield os.read(descriptor, size)
             except FileNotFoundError:
                 yield None
+            except AdapterFileError as error:
+                yield error
 
     def write(self, user: str, name: str, data: bytes) -> None:
-        """Write a file. It is there whole, even after a power failure, or not at all.
-
-        Raises:
-            AdapterFileError: the operating system refuses.
-        """
-        with _refusals_explained(self._of(user) / name) as path:
-            self._make(user)
-            write_atomically(path, data, OWNER_ONLY)
-
-    def note(self, user: str, name: str, data: bytes) -> None:
-        """Write what can be made again, without waiting for the disk: after a crash it may be there in part."""
-        with _refusals_explained(self._of(user) / name) as path:
-            self._make(user)
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb") as file:
-                file.write(data)
+        """Write a file. It is there whole, even after a power failure, or not at all."""
+        folder = self._of(user)
+        made = self._make(user)
+        try:
+            write_atomically(folder / name, data, OWNER_ONLY)
+        except BaseException:
+            for new in reversed(made):
+                with suppress(OSError):  # what stands above says more
+                    new.rmdir()
+            raise
 
     def remove(self, user: str, names: list[str]) -> None:
-        """Remove files, in this order; what is not there is skipped."""
         for name in names:
-            (self._of(user) / name).unlink(missing_ok=True)
+            with _explained(self._of(user) / name, "removed") as path:
+                path.unlink(missing_ok=True)
         if names:
-            _sync(self._of(user))
+            with _explained(self._of(user), "written") as folder:
+                _sync(folder)
 
-    def remove_user(self, user: str) -> None:
-        """Remove a user's folder with all that is in it."""
-        folder = self._of(user)
-        if folder.exists():
-            shutil.rmtree(folder)
+    def remove_user(self, user: str) -> bool:
+        """Remove a user's folder with all that is in it; of a link, the link."""
+        with _explained(self._of(user), "removed") as folder:
+            try:
+                _check_no_link(folder.parent)
+                is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            if is_folder:
+                shutil.rmtree(folder)
+            else:
+                folder.unlink()
             _sync(folder.parent)
+        return True
 
     def leftovers(self, names: list[str]) -> list[str]:
-        """Which of a user's files a process left that died while writing; to be asked while holding the lock."""
-        return [name for name in names if name.endswith(".tmp")]
+        return [name for name in names if name.endswith(TEMPORARY)]
 
-    def cache_folder(self, user: str) -> Path:
-        """A directory that goes with the user, made if it is not there."""
-        with _refusals_explained(self._of(user) / CACHE) as folder:
-            self._make(user)
-            folder.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
-        return folder
+    def sweep_cache(self, user: str) -> list[str]:
+        swept = []
+        for folder, _, names in os.walk(self._of(user) / CACHE):
+            for path in [Path(folder, name) for name in names if name.endswith(TEMPORARY)]:
+                with _explained(path, "removed"), suppress(FileNotFoundError):
+                    if path.lstat().st_mtime < time.time() - OLD:
+                        path.unlink()
+                        swept.append(str(path.relative_to(self._of(user))))
+        return swept
 
     def restrict(self, user: str) -> list[str]:
-        """Take from group and others what rights they have on a user's files; names of those that were changed."""
         folder = self._of(user)
         changed = []
         for path in (folder, *folder.rglob("*")):
-            with suppress(FileNotFoundError):  # what is in the cache may go at any time
+            with _explained(path, "changed"), suppress(FileNotFoundError):  # what is cached may go at any time
                 mode = path.lstat().st_mode
-                if mode & 0o077 and not path.is_symlink():
-                    path.chmod(mode & 0o700)
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    path.chmod(stat.S_IMODE(mode) & 0o700)
                     changed.append(str(path.relative_to(self.root)))
         return changed
+
+    def cache_folder(self, user: str) -> Path:
+        """A directory that goes with the user, made if it is not there."""
+        self._make(user)
+        with _explained(self._of(user) / CACHE, "written") as folder:
+            with suppress(FileExistsError):
+                folder.mkdir(mode=OWNER_ONLY_FOLDER)
+            _check_no_link(folder)
+        return folder
 
     @contextmanager
     def lock(self, user: str) -> Iterator[None]:
@@ -150,7 +181,10 @@ class LocalFolder:
         # Without flock there would be lock files that a killed process leaves locked: better none at all.
         lock = FileLock(path, self.lock_timeout, mode=OWNER_ONLY, poll_interval=0.005, fallback_to_soft=False)
         try:
-            lock.acquire()
+            with _explained(path, "locked", Timeout):
+                lock.acquire()
+        except NotImplementedError as error:
+            raise AdapterFileError(f"{path}: cannot be locked, the file system has no flock") from error
         except Timeout as error:
             raise StoreBusyError(
                 f"{self.root}: another process has held {path.name} for {self.lock_timeout:g} s; try again, "
@@ -164,19 +198,49 @@ class LocalFolder:
     def _of(self, user: str) -> Path:
         return self.root / USERS / user[:SHARD_LENGTH] / user
 
-    def _make(self, user: str) -> None:
-        folder = self._of(user)
-        for new in [p for p in (folder.parent, folder) if not p.exists()]:
-            new.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
-            _sync(new.parent)
+    def _make(self, user: str) -> list[Path]:
+        """Make a user's folder; which directories are new."""
+        made = []
+        for folder in (self._of(user).parent, self._of(user)):
+            with _explained(folder, "written"):
+                try:
+                    folder.mkdir(mode=OWNER_ONLY_FOLDER)
+                    made.append(folder)
+                    _sync(folder.parent)
+                except FileExistsError:
+                    _check_no_link(folder)
+        return made
 
 
 @contextmanager
-def _refusals_explained(path: Path) -> Iterator[Path]:
+def _explained(path: Path, verb: str, but: type[OSError] | tuple[()] = ()) -> Iterator[Path]:
+    """Raises AdapterFileError: the operating system refuses."""
     try:
         yield path
+    except but:
+        raise
     except OSError as error:
-        raise AdapterFileError(f"{path}: cannot be written ({error.strerror})") from error
+        raise AdapterFileError(f"{path}: cannot be {verb} ({error.strerror})") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A regular file; neither a link is followed nor a pipe waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise AdapterFileError(f"{path}: is no regular file, remove it")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check_no_link(folder: Path) -> None:
+    mode = folder.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        raise AdapterFileError(f"{folder}: is a symbolic link, which a store does not follow: remove it")
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(20, "Not a directory", str(folder))
 
 
 def _sync(folder: Path) -> None:

@@ -5,12 +5,8 @@ import os
 from pathlib import Path
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.store.folder import Folder
+from nemo_ds2_adapters.store.folder import FORMAT, FORMAT_TEXT, FORMAT_VERSION, Folder
 from nemo_ds2_adapters.store.local import LocalFolder
-from nemo_ds2_adapters.store.remote import RemoteFolder
-
-FORMAT = "nemo_ds2_adapters store"
-FORMAT_VERSION = 1
 
 
 def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float) -> Folder:
@@ -29,9 +25,9 @@ def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float)
             )
         if not folder.is_free():
             raise InputError(f"{folder}: is not an adapter store, and not empty: give a new or empty directory")
-        folder.create(json.dumps({"format": FORMAT, "version": FORMAT_VERSION}))
+        folder.create(FORMAT_TEXT)
     else:
-        _check_format(text, str(folder))
+        folder.is_old = _format_version(text, str(folder)) < FORMAT_VERSION
     return folder
 
 
@@ -49,19 +45,19 @@ def _place(path: str | os.PathLike[str], lock_timeout: float) -> Folder:
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     elif "://" in text:
-        return RemoteFolder(text)
+        return Folder(text)
     return LocalFolder(Path(text), lock_timeout)
 
 
-def _check_format(text: str, label: str) -> None:
+def _format_version(text: str, label: str) -> int:
     try:
         found = json.loads(text)
-        known = found["format"] == FORMAT
-        version = found["version"]
-    except (ValueError, TypeError, KeyError) as error:
+        kind, version = found["format"], found["version"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{label}: its store.json is not one of an adapter store ({error})") from error
-    if not known or version != FORMAT_VERSION:
+    if kind != FORMAT or version not in range(1, FORMAT_VERSION + 1):
         raise InputError(
-            f"{label}: is {found['format']!r} of version {version!r}, this version of nemo_ds2_adapters reads "
-            f"{FORMAT!r} of version {FORMAT_VERSION}: update the package"
+            f"{label}: is {kind!r} of version {version!r}, this version of nemo_ds2_adapters reads {FORMAT!r} up to "
+            f"version {FORMAT_VERSION}: update the package"
         )
+    return int(version)

@@ -1,84 +1,55 @@
-"""The file a store keeps for a person: one adapter, under the name made from the user id, which is in the metadata."""
+"""The adapter that a store keeps for a person: under the name made from the user id, which is in the metadata."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, UserIdError
-from nemo_ds2_adapters.formats.contents import OURS, FileContents, StoredAdapter
-from nemo_ds2_adapters.formats.editing import with_adapters
-from nemo_ds2_adapters.formats.file import find_adapter
-from nemo_ds2_adapters.formats.plain import plain_values
-from nemo_ds2_adapters.formats.reading import read_adapter_bytes
 
 
-def personal(
-    contents: FileContents, user_id: str, metadata: Mapping[str, Any], label: str, name: str | None = None
-) -> FileContents:
-    """One adapter as a user's own.
+def personal(adapter: Adapter, user_id: str, metadata: Mapping[str, Any], label: str) -> Adapter:
+    """An adapter as a user's own.
 
     Args:
-        contents: of a file or a model.
+        adapter: of a file or a model.
         user_id: whose it becomes.
-        metadata: added to what the file says.
+        metadata: added to its own.
         label: of the file or model, for messages.
-        name: which adapter; None if there is only one.
 
     Raises:
-        AdapterNameError: there is no adapter of that name.
-        InputError: several adapters and no name, another user's file, a file that does not say for which base it
-            was made, or metadata that are not plain values.
+        InputError: it is another user's, or does not say for which base it was made.
     """
-    adapter = _one(contents, name, label)
-    if contents.format != OURS:
+    if adapter.info is None:
         raise InputError(
-            f"{label}: a file in the format {contents.format!r} does not say for which base it was made; load it into "
-            f"its base model with load_adapter, and put the model's adapter"
+            f"{label}: is in a format that does not say for which base an adapter was made; load it into its base "
+            f"model with load_adapter, and put the model's adapter"
         )
-    owner = contents.info["metadata"].get("user_id", user_id)
+    owner = adapter.metadata.get("user_id", user_id)
     if owner != user_id:
         raise InputError(f"{label}: is the adapter of {owner!r}, not of {user_id!r}: use copy or rename")
-    try:
-        added = plain_values(dict(metadata))
-    except AdapterFileError as error:
-        raise InputError(f"the metadata cannot be stored: {error}") from error
-    return _of_user(contents, adapter, {**contents.info["metadata"], **added, "user_id": user_id})
+    return handed_over(adapter, user_id, {**adapter.metadata, **metadata})
 
 
-def handed_over(contents: FileContents, user_id: str, metadata: Mapping[str, Any]) -> FileContents:
+def handed_over(adapter: Adapter, user_id: str, metadata: Mapping[str, Any]) -> Adapter:
     """A stored adapter as another user's own, with these metadata and no trace of the first user."""
-    (adapter,) = contents.adapters.values()
-    return _of_user(contents, adapter, {**metadata, "user_id": user_id})
+    assert adapter.info is not None
+    info = replace(adapter.info, metadata={**metadata, "user_id": user_id})
+    return replace(adapter, name=adapter_name_for_user(user_id), info=info)
 
 
-def read_personal(data: bytes, user: str, label: str) -> FileContents:
-    """Read and check what a store has for the user with this hash.
+def check_owner(info: Info | None, user: str, label: str) -> None:
+    """Make sure that what lies in the folder of the user with this hash is theirs.
 
     Raises:
-        AdapterFileError: damaged, or not this user's; begins with `label`.
+        AdapterFileError: it is not; begins with `label`.
     """
-    contents = read_adapter_bytes(data, label)
-    if contents.format != OURS or len(contents.adapters) != 1:
-        raise AdapterFileError(f"{label}: holds not one adapter in the format of nemo_ds2_adapters")
+    if info is None:
+        raise AdapterFileError(f"{label}: does not say for which base the adapter was made")
     try:
-        owner = user_hash(contents.info["metadata"].get("user_id"))
+        owner = user_hash(info.metadata.get("user_id"))  # type: ignore[arg-type]
     except UserIdError as error:
         raise AdapterFileError(f"{label}: its metadata have no proper user id") from error
     if owner != user:
         raise AdapterFileError(f"{label}: is of another user, or lies in a wrong place")
-    return contents
-
-
-def _one(contents: FileContents, name: str | None, label: str) -> StoredAdapter:
-    if name is not None:
-        return find_adapter(contents, name, label)
-    if len(contents.adapters) != 1:
-        raise InputError(f"{label}: holds {len(contents.adapters)} adapters: choose one with name=")
-    return next(iter(contents.adapters.values()))
-
-
-def _of_user(contents: FileContents, adapter: StoredAdapter, metadata: dict[str, Any]) -> FileContents:
-    result = with_adapters(contents, [replace(adapter, name=adapter_name_for_user(metadata["user_id"]))])
-    result.info["metadata"] = metadata
-    return result

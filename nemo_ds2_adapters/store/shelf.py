@@ -1,18 +1,25 @@
 """The versions of all users' adapters as files: appended, never changed, the greatest number is the current one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.users import user_hash
-from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.store.folder import SHARD_LENGTH, Folder
-from nemo_ds2_adapters.store.index import Entry
-from nemo_ds2_adapters.store.personal import read_personal
-from nemo_ds2_adapters.store.version import Version, checksum, versions_among
+from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError, naming
+from nemo_ds2_adapters.formats.reading import read_adapter_bytes
+from nemo_ds2_adapters.formats.safetensors_file import Header, header_end, read, read_header
+from nemo_ds2_adapters.store.folder import FORMAT_TEXT, SHARD_LENGTH, Folder
+from nemo_ds2_adapters.store.personal import check_owner
+from nemo_ds2_adapters.store.version import OLD_SUFFIX, SUFFIX, Entry, Version, checksum, entry, versions_among
 
 ATTEMPTS = 20  # at reading a file that another process may remove once it was listed
+START = 16 * 1024  # bytes of a file in which its header lies, mostly
+
+Found = TypeVar("Found")
+OnError = Callable[[AdapterFileError], object]
 
 
 class Shelf:
@@ -33,7 +40,7 @@ class Shelf:
         Raises:
             UnknownUserError: there is none.
         """
-        return self._find(user_hash(user_id), number, f"user {user_id!r}")
+        return self._find(user_hash(user_id), f"user {user_id!r}", number)
 
     def before_current(self, user_id: str) -> Version:
         """The version that was current before the current one; a version that repeats an older one counts as that.
@@ -51,66 +58,67 @@ class Shelf:
             )
         return versions[versions.index(origin) - 1]
 
-    def read(self, user_id: str, number: int | None = None) -> tuple[Version, bytes]:
-        """A user's version of this number, or the current one, and its file, compared with its checksum.
+    def read(self, user_id: str, number: int | None = None) -> tuple[Version, bytes | bytearray, Adapter]:
+        """A user's version of this number, or the current one: its file, whose checksum is right, and what it holds.
 
         Raises:
             UnknownUserError: there is none.
-            AdapterFileError: the file is damaged.
+            AdapterFileError: the file is damaged, or no adapter of this user.
         """
-        return self._read(user_hash(user_id), number, f"user {user_id!r}")
+        user, label = user_hash(user_id), f"user {user_id!r}"
+        version, data = self._first(user, label, number, lambda v: self.folder.read(user, v.file_name))
+        return version, data, read_version(data, version, user, f"{self.folder}, {label}, version {version.number}")
 
-    def contents(self, user_id: str, number: int | None = None) -> FileContents:
-        """What a version holds; raises what `read` does."""
-        return self.parse(user_id, *self.read(user_id, number))
+    def header(self, user_id: str, number: int | None = None) -> Header:
+        """What a version says of itself; raises what `read` does, but the weights are not looked at."""
+        user, label = user_hash(user_id), f"user {user_id!r}"
+        return self._first(user, label, number, partial(self._header, user, label))[1]
 
-    def parse(self, user_id: str, version: Version, data: bytes) -> FileContents:
-        """What the bytes of a version hold.
-
-        Raises:
-            AdapterFileError: not an adapter of this user.
-        """
-        return read_personal(data, user_hash(user_id), f"{self.folder}, user {user_id!r}, version {version.number}")
-
-    def append(self, user_id: str, contents: FileContents, data: bytes) -> Version:
-        """Add a version, its bytes and what they hold; one step makes it current. The caller holds the lock."""
+    def append(self, user_id: str, data: bytes | bytearray, suffix: str = SUFFIX) -> Version:
+        """Add a version; one step makes it current. The caller holds the lock."""
         user = user_hash(user_id)
         names = self.folder.names(user)
         versions = versions_among(names)
-        version = Version.of(data, versions[-1].number + 1 if versions else 1)
-        # First the entry that listing reads, then the file that makes the version exist.
-        self.folder.note(user, version.index_name, Entry.of(version, contents, len(data)).to_bytes())
-        self.folder.write(user, version.file_name, data)
+        version = Version.now(data, versions[-1].number + 1 if versions else 1, suffix)
+        self.keep(user_id, data, version)
         if self.keep_versions is not None:
             self.remove(user_id, [*versions, version][: -self.keep_versions])
-        self.folder.remove(user, remains(self.folder, names))
+        self.folder.remove(user, self.folder.leftovers(names))
         return version
+
+    def keep(self, user_id: str, data: bytes | bytearray, version: Version) -> None:
+        """Add a version of this number and time. The caller holds the lock."""
+        if self.folder.is_old:  # the program that made it would not see these files
+            self.folder.create(FORMAT_TEXT)
+            self.folder.is_old = False
+        self.folder.write(user_hash(user_id), version.file_name, data)
 
     def remove(self, user_id: str, versions: list[Version]) -> None:
         """Remove versions, oldest first: an interrupted removal leaves the newest. The caller holds the lock."""
         user = user_hash(user_id)
-        self.folder.remove(user, [name for v in sorted(versions) for name in (v.file_name, v.index_name)])
+        self.folder.remove(user, [name for v in sorted(versions) for name in (v.file_name, v.old_index_name)])
         names = self.folder.names(user)
-        if set(names) == set(remains(self.folder, names)):
+        if set(names) == set(self.folder.leftovers(names)):
             self.folder.remove_user(user)
 
-    def entries(self, since: datetime | None = None) -> Iterator[Entry]:
-        """What the index says of every user's current version, in no particular order.
+    def entries(self, since: datetime | None = None, on_error: OnError | None = None) -> Iterator[Entry]:
+        """What the users' current versions say of themselves, in no particular order.
 
         Args:
             since: leave out what was stored before.
+            on_error: called with why a user's version cannot be read; without it, the first such version raises.
 
         Raises:
-            AdapterFileError: a user's entry is missing, and so its adapter was opened, but that is damaged.
+            AdapterFileError: a version cannot be read.
         """
         for shard in self.folder.shards():
-            listed = [(user, versions_among(names)) for user, names in self.folder.shard(shard)]
-            current = [(user, vs[-1]) for user, vs in listed if vs and (since is None or vs[-1].stored >= since)]
-            index = self.folder.read_many([(user, version.index_name) for user, version in current])
-            for (user, version), data in zip(current, index):
-                entry = Entry.from_bytes(data, version, user) or self._new_entry(user)
-                if entry is not None:
-                    yield entry
+            for found in self._entries(shard, since):
+                if isinstance(found, Entry):
+                    yield found
+                elif on_error is None:
+                    raise found
+                else:
+                    on_error(found)
 
     @contextmanager
     def lock(self, *user_ids: str) -> Iterator[None]:
@@ -126,18 +134,67 @@ class Shelf:
                 locks.enter_context(self.folder.lock(by_shard[shard]))
             yield
 
-    def _read(self, user: str, number: int | None, label: str) -> tuple[Version, bytes]:
-        for _ in range(ATTEMPTS):
-            version = self._find(user, number, label)
+    def _entries(self, shard: str, since: datetime | None) -> Iterator[Entry | AdapterFileError]:
+        current = []
+        for user, names in self.folder.users(shard):
+            if isinstance(names, AdapterFileError):
+                yield names
+            elif (versions := versions_among(names)) and (since is None or versions[-1].stored >= since):
+                current.append((user, versions[-1]))
+        starts = self.folder.starts([(user, version.file_name) for user, version in current], START)
+        for (user, version), start in zip(current, starts):
+            label = f"the user with hash {user}"
             try:
-                data = self.folder.read(user, version.file_name)
+                if start is None:  # replaced since it was listed, or erased
+                    version, header = self._first(user, label, None, partial(self._header, user, label))
+                else:
+                    header = self._header(user, label, version, start)
+                yield entry(version, header)
+            except UnknownUserError:
+                continue
+            except AdapterFileError as error:
+                yield error
+
+    def _header(
+        self, user: str, label: str, version: Version, start: bytes | AdapterFileError | None = None
+    ) -> Header:
+        label = f"{self.folder}, {label}, version {version.number}"
+        if version.suffix == OLD_SUFFIX:  # which tells nothing before it is read in full
+            data = self.folder.read(user, version.file_name)
+            adapter = read_version(data, version, user, label)
+            return Header(adapter.name, adapter.module, adapter.config, adapter.info, adapter.parameters, len(data))
+        if isinstance(start, AdapterFileError):
+            raise start
+        start = start or self._start(user, version, START)
+        with naming(label):
+            end = header_end(start)
+        if end > len(start):
+            start = self._start(user, version, end)
+        header = read_header(start, label)
+        check_owner(header.info, user, label)
+        return header
+
+    def _start(self, user: str, version: Version, size: int) -> bytes:
+        (start,) = self.folder.starts([(user, version.file_name)], size)
+        if isinstance(start, AdapterFileError):
+            raise start
+        if start is None:
+            raise FileNotFoundError(version.file_name)
+        return start
+
+    def _first(
+        self, user: str, label: str, number: int | None, look: Callable[[Version], Found]
+    ) -> tuple[Version, Found]:
+        """What one finds in a version; if another process has removed it since it was listed, one looks again."""
+        for _ in range(ATTEMPTS):
+            version = self._find(user, label, number)
+            try:
+                return version, look(version)
             except FileNotFoundError:
-                continue  # removed since it was listed: look again
-            check_sum(data, version, f"{self.folder}, {label}, version {version.number}")
-            return version, data
+                continue
         raise AdapterFileError(f"{self.folder}, {label}, version {version.number}: is listed, but cannot be read")
 
-    def _find(self, user: str, number: int | None, label: str) -> Version:
+    def _find(self, user: str, label: str, number: int | None) -> Version:
         versions = versions_among(self.folder.names(user))
         if not versions:
             raise UnknownUserError(f"{self.folder}: there is no adapter of {label}")
@@ -147,26 +204,12 @@ class Shelf:
             raise UnknownUserError(f"{self.folder}: {label} has no version {number}, the last ones are {have}")
         return found[-1]
 
-    def _new_entry(self, user: str) -> Entry | None:
-        label = f"the user with hash {user}"
-        try:
-            version, data = self._read(user, None, label)
-        except UnknownUserError:
-            return None  # erased since it was listed
-        return Entry.of(version, read_personal(data, user, f"{self.folder}, {label}"), len(data))
 
-
-def remains(folder: Folder, names: list[str]) -> list[str]:
-    """Which of a user's files an interrupted write has left; to be asked while holding the lock."""
-    entries = {version.index_name for version in versions_among(names)}
-    return folder.leftovers(names) + [name for name in names if name.endswith(".json") and name not in entries]
-
-
-def check_sum(data: bytes, version: Version, label: str) -> None:
-    """Compare a file with the checksum in its name.
+def read_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Adapter:
+    """What the bytes of a version of the user with this hash hold, checked in full.
 
     Raises:
-        AdapterFileError: they differ; begins with `label`.
+        AdapterFileError: they are damaged, or no adapter of this user; begins with `label`.
     """
     found = checksum(data)
     if found != version.sha256:
@@ -174,3 +217,12 @@ def check_sum(data: bytes, version: Version, label: str) -> None:
             f"{label}: is damaged, its checksum is {found[:12]}..., expected {version.sha256[:12]}...; "
             f"rollback returns to an older version"
         )
+    if version.suffix == OLD_SUFFIX:
+        adapters = read_adapter_bytes(bytes(data), label)
+        if len(adapters) != 1:
+            raise AdapterFileError(f"{label}: holds {len(adapters)} adapters, expected one")
+        (adapter,) = adapters.values()
+    else:
+        adapter = read(data, label)
+    check_owner(adapter.info, user, label)
+    return adapter

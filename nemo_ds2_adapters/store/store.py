@@ -4,37 +4,39 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nemo.core import ModelPT
-
+from nemo_ds2_adapters.adapters.adapter import Adapter, mean
+from nemo_ds2_adapters.adapters.attach import attach
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
-from nemo_ds2_adapters.errors import AdapterNameError, InputError
-from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.editing import contents_bytes
-from nemo_ds2_adapters.formats.file import attach_contents, describe_adapters
-from nemo_ds2_adapters.formats.reading import read_adapter_file
+from nemo_ds2_adapters.errors import AdapterNameError, InputError, naming
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
+from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
 from nemo_ds2_adapters.store.check import StoreReport, check_store
-from nemo_ds2_adapters.store.index import Entry
 from nemo_ds2_adapters.store.opening import open_folder
-from nemo_ds2_adapters.store.personal import personal
-from nemo_ds2_adapters.store.shelf import Shelf
-from nemo_ds2_adapters.store.transfer import Transfers
-from nemo_ds2_adapters.store.version import Version
+from nemo_ds2_adapters.store.personal import handed_over, personal
+from nemo_ds2_adapters.store.shelf import OnError, Shelf
+from nemo_ds2_adapters.store.version import Entry, Version, checksum
+
+if TYPE_CHECKING:
+    from nemo.core import ModelPT
 
 
-class AdapterStore(Transfers):
+class AdapterStore:
     """Adapters by user id, with their earlier versions, in a local directory or at an fsspec URL.
 
     Any number of processes and threads may read and write at the same time. In a local directory a put that is
     killed at any instant leaves the old version or the new one, concurrent puts are all kept, and files are readable
     by their owner only; docs/store.md says what other places guarantee.
 
-    Every method that takes a user id raises `UserIdError` if it is none: text of 1 to 200 characters.
+    Every method that takes a user id raises `UserIdError` if it is none: text of 1 to 200 characters. Every method
+    raises `AdapterFileError`, naming path and reason, if the place cannot be read or written, and every method that
+    writes raises `StoreBusyError` if another process writes, and does not end.
     """
 
     def __init__(
@@ -62,10 +64,18 @@ class AdapterStore(Transfers):
     def __repr__(self) -> str:
         return f"AdapterStore({str(self._shelf.folder)!r})"
 
+    def check_writable(self) -> None:
+        """Make sure that adapters can be stored: to be called before they are trained for hours.
+
+        Raises:
+            AdapterFileError: they cannot; names path and reason.
+        """
+        self._shelf.folder.check_writable()
+
     def put(
         self,
         user_id: str,
-        source: ModelPT | FileContents | str | os.PathLike[str],
+        source: "Adapter | ModelPT | str | os.PathLike[str]",
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Version:
@@ -73,30 +83,24 @@ class AdapterStore(Transfers):
 
         Args:
             user_id: whose it is.
-            source: a model, an adapter file in this package's format, or what `get` returned.
-            name: which of its adapters; None takes the one that is called after the user id, of a file the only one.
-            metadata: plain values, added to those of the file.
+            source: an adapter, a model, or an adapter file in this package's format.
+            name: which adapter of a model or file; None takes of a model the one that is called after the user id,
+                of a file the only one.
+            metadata: plain values, added to its own.
 
         Raises:
             AdapterNameError: the model or file has no such adapter.
-            InputError: the file is another user's, or does not say for which base it was made, or holds several.
-            AdapterFileError: the file is damaged, a weight is not finite, or the store cannot be written.
-            StoreBusyError: another process writes, and does not end.
+            InputError: the adapter is another user's, or does not say for which base it was made; the file holds
+                several; or the metadata are not plain values.
+            AdapterFileError: the file is damaged, or a weight is not finite.
         """
-        if isinstance(source, ModelPT):
-            name = name or _name_in(source, user_id)
-            label, found = "the model", describe_adapters(source, name)
-        elif isinstance(source, FileContents):
-            label, found = "the adapter", source
-        else:
-            label, found = str(source), read_adapter_file(source)
-        contents = personal(found, user_id, metadata or {}, label, name)
-        data = contents_bytes(contents)  # before the lock: it takes longer than the rest
+        adapter, label = _taken(source, user_id, name)
+        data = to_bytes(personal(adapter, user_id, metadata or {}, label))  # before the lock: it takes longer
         with self._shelf.lock(user_id):
-            return self._shelf.append(user_id, contents, data)
+            return self._shelf.append(user_id, data)
 
-    def get(self, user_id: str, version: int | None = None) -> FileContents:
-        """A user's adapter, checksum compared and content checked: `.adapters` by name, `.info` about it.
+    def get(self, user_id: str, version: int | None = None) -> Adapter:
+        """A user's adapter, checksum compared and content checked.
 
         Args:
             user_id: whose.
@@ -106,20 +110,34 @@ class AdapterStore(Transfers):
             UnknownUserError: there is none.
             AdapterFileError: the file is damaged.
         """
-        return self._shelf.contents(user_id, version)
+        return self.read(user_id, version)[1]
 
-    def export(self, user_id: str, path: str | os.PathLike[str], version: int | None = None) -> None:
-        """Write a user's adapter as a file that `load_adapter` and NeMo's `load_adapters` read.
+    def read(self, user_id: str, version: int | None = None) -> tuple[Version, Adapter]:
+        """As `get`, and which version it is."""
+        found, _, adapter = self._shelf.read(user_id, version)
+        return found, adapter
+
+    def header(self, user_id: str, version: int | None = None) -> Header:
+        """Name, config, info with metadata, and number of parameters of a user's adapter, without its weights.
 
         Raises:
             UnknownUserError: there is none.
-            AdapterFileError: the file is damaged, or cannot be written.
+            AdapterFileError: this part of the file is damaged.
         """
-        write_atomically(path, self._shelf.read(user_id, version)[1])
+        return self._shelf.header(user_id, version)
+
+    def export(self, user_id: str, path: str | os.PathLike[str], version: int | None = None) -> None:
+        """Write a user's adapter as a `.pt` that `load_adapter` and NeMo's `load_adapters` read.
+
+        Raises:
+            UnknownUserError: there is none.
+            AdapterFileError: the file is damaged, or `path` cannot be written.
+        """
+        write_adapters([self.get(user_id, version)], path)
 
     def load_into(
         self,
-        model: ModelPT,
+        model: "ModelPT",
         user_id: str,
         version: int | None = None,
         as_name: str | None = None,
@@ -143,35 +161,39 @@ class AdapterStore(Transfers):
             BaseMismatchError: the adapter was made for another base.
             AdapterFileError: the file is damaged, or does not fit the model.
         """
-        label = f"{self._shelf.folder}, user {user_id!r}"
-        (name,) = attach_contents(model, self.get(user_id, version), label, None, as_name, strict_base)
-        return name
+        adapter = self.get(user_id, version)
+        with naming(f"{self._shelf.folder}, user {user_id!r}"):
+            return attach(model, adapter, as_name, strict_base)
 
     def has(self, user_id: str) -> bool:
         """Whether the user has an adapter."""
         return bool(self._shelf.versions(user_id))
 
-    def list(self, prefix: str = "", since: datetime | None = None) -> Iterator[str]:
+    def list(self, prefix: str = "", since: datetime | None = None, on_error: OnError | None = None) -> Iterator[str]:
         """User ids, one after the other as they are found, in no particular order.
 
         Args:
             prefix: only ids that begin with it.
             since: only users whose current version was stored then or later; local time unless it has a time zone.
+            on_error: called with why a user's adapter cannot be read, and the others go on. Without it, the first
+                such adapter raises.
 
         Raises:
-            AdapterFileError: a user's entry in the index is missing, and the adapter file is damaged.
+            AdapterFileError: a user's adapter cannot be read.
         """
-        return (entry.user_id for entry in self.entries(prefix, since))
+        return (entry.user_id for entry in self.entries(prefix, since, on_error))
 
-    def entries(self, prefix: str = "", since: datetime | None = None) -> Iterator[Entry]:
+    def entries(
+        self, prefix: str = "", since: datetime | None = None, on_error: OnError | None = None
+    ) -> Iterator[Entry]:
         """As `list`, with version, times, base, type and size of each user's current adapter."""
-        stored = self._shelf.entries(since.astimezone() if since else None)
+        stored = self._shelf.entries(since.astimezone() if since else None, on_error)
         return (entry for entry in stored if entry.user_id.startswith(prefix))
 
-    def stale(self, model: ModelPT) -> Iterator[str]:
-        """User ids whose current adapter was made for another base than this model's: they need training anew."""
+    def stale(self, model: "ModelPT", on_error: OnError | None = None) -> Iterator[str]:
+        """As `list`, users whose adapter was made for another base than this model's: they need training anew."""
         base = fingerprint(model)
-        return (entry.user_id for entry in self.entries() if entry.fingerprint != base)
+        return (entry.user_id for entry in self.entries(on_error=on_error) if entry.fingerprint != base)
 
     def versions(self, user_id: str) -> Sequence[Version]:
         """A user's versions, oldest first; none if the store does not know the user."""
@@ -190,8 +212,53 @@ class AdapterStore(Transfers):
         """
         with self._shelf.lock(user_id):
             number = self._shelf.before_current(user_id).number if version is None else version
-            found, data = self._shelf.read(user_id, number)
-            return self._shelf.append(user_id, self._shelf.parse(user_id, found, data), data)
+            found, data, _ = self._shelf.read(user_id, number)
+            return self._shelf.append(user_id, data, found.suffix)
+
+    def copy(self, source: str, target: str) -> Version:
+        """Give `target` a copy of `source`'s current adapter as a start, without the metadata, which are personal.
+
+        Raises:
+            UnknownUserError: `source` has no adapter.
+            InputError: `target` has one.
+        """
+        return self.average([source], target)
+
+    def average(self, sources: Sequence[str], target: str, weights: Sequence[float] | None = None) -> Version:
+        """Give `target` the weighted mean of several users' current adapters, without metadata.
+
+        Args:
+            sources: users whose adapters have the same architecture, and were made for the same base.
+            target: a user who has none yet.
+            weights: one per source, at least 0, any scale; None weighs them equally.
+
+        Raises:
+            UnknownUserError: one of `sources` has no adapter.
+            InputError: no sources, unsuitable weights, adapters that differ, or `target` has one.
+        """
+        data = to_bytes(handed_over(mean([self.get(source) for source in sources], weights), target, {}))
+        with self._shelf.lock(target):
+            self._check_free(target)
+            return self._shelf.append(target, data)
+
+    def rename(self, old: str, new: str) -> None:
+        """Move all of a user's versions to another id, with their numbers and times; the cache folder is removed.
+
+        A process that is killed meanwhile leaves them under the old id, and perhaps some under the new one.
+
+        Raises:
+            UnknownUserError: `old` has no adapter.
+            InputError: `new` has one.
+            AdapterFileError: a version is damaged; nothing was changed.
+        """
+        with self._shelf.lock(old, new):
+            self._shelf.find(old)
+            self._check_free(new)
+            found = [self.read(old, version.number) for version in self._shelf.versions(old)]
+            moved = [(version, to_bytes(handed_over(each, new, each.metadata))) for version, each in found]
+            for version, data in moved:
+                self._shelf.keep(new, data, Version(version.number, version.stored, checksum(data)))
+            self._shelf.folder.remove_user(user_hash(old))
 
     def delete(self, user_id: str, version: int | None = None) -> None:
         """Remove a user's adapter, all versions of it; or one version, the newest remaining one being current then.
@@ -200,12 +267,11 @@ class AdapterStore(Transfers):
             UnknownUserError: there is none.
         """
         with self._shelf.lock(user_id):
-            versions = self._shelf.versions(user_id)
             self._shelf.find(user_id, version)
-            self._shelf.remove(user_id, [v for v in versions if version in (None, v.number)])
+            self._shelf.remove(user_id, [v for v in self._shelf.versions(user_id) if version in (None, v.number)])
 
     def erase(self, user_id: str) -> bool:
-        """Forget a person: all versions, metadata, index entries, what interrupted writes left, and `cache_folder`.
+        """Forget a person: all versions, metadata, what interrupted writes left, and `cache_folder`.
 
         Afterwards neither the id nor its hash is left in the store; to do it again does no harm.
 
@@ -213,13 +279,12 @@ class AdapterStore(Transfers):
             whether there was anything.
         """
         with self._shelf.lock(user_id):
-            found = bool(self._shelf.folder.names(user_hash(user_id)))
-            self._shelf.remove(user_id, self._shelf.versions(user_id))
-            self._shelf.folder.remove_user(user_hash(user_id))
-        return found
+            return self._shelf.folder.remove_user(user_hash(user_id))
 
     def cache_folder(self, user_id: str) -> Path:
         """A directory for whatever else is kept about a person, such as cached activations; `erase` removes it.
+
+        Files in it whose names end with `.tmp` are removed by `verify` a day after they were last written.
 
         Raises:
             InputError: the store is not in a local directory.
@@ -228,21 +293,33 @@ class AdapterStore(Transfers):
             return self._shelf.folder.cache_folder(user_hash(user_id))
 
     def verify(self, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
-        """Read and check every version of every user; write index entries anew, remove what interrupted writes left,
-        take from others the right to read. Damaged adapters are reported and left as they are.
+        """Read and check every version of every user; remove what interrupted writes left, take from others the right
+        to read. Damaged adapters are reported and left as they are.
 
         Args:
             on_progress: called with the share that is done, 0 to 1, again and again.
-
-        Raises:
-            StoreBusyError: another process writes, and does not end.
         """
         return check_store(self._shelf.folder, on_progress)
 
+    def _check_free(self, user_id: str) -> None:
+        if self._shelf.versions(user_id):
+            raise InputError(
+                f"{self._shelf.folder}: user {user_id!r} has an adapter already: delete it, or choose another id"
+            )
 
-def _name_in(model: ModelPT, user_id: str) -> str:
-    name = adapter_name_for_user(user_id)
-    if name not in adapter_names(model):
-        message = str(missing_adapter(name, adapter_names(model)))
-        raise AdapterNameError(f"user {user_id!r}: {message}; choose another adapter with name=")
-    return name
+
+def _taken(source: Any, user_id: str, name: str | None) -> tuple[Adapter, str]:
+    """The adapter that a source holds, and what to call the source in messages."""
+    if isinstance(source, Adapter):
+        return find_adapter({source.name: source}, name or source.name, "the adapter"), "the adapter"
+    if isinstance(source, str | os.PathLike):
+        adapters = read_adapters(source)
+        if name is None and len(adapters) != 1:
+            raise InputError(f"{source}: holds {len(adapters)} adapters: choose one with name=")
+        return find_adapter(adapters, name or next(iter(adapters)), source), str(source)
+    if name is None:
+        name = adapter_name_for_user(user_id)
+        if name not in (names := adapter_names(source)):
+            message = str(missing_adapter(name, names))
+            raise AdapterNameError(f"user {user_id!r}: {message}; choose another adapter with name=")
+    return attached_adapter(source, name), "the model"

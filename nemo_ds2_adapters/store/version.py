@@ -1,11 +1,15 @@
-"""One stored version of one user's adapter, as its file name tells it."""
+"""One stored version of one user's adapter, as its file name tells it, and what a list says of it."""
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-FILE_NAME = re.compile(r"(\d{6,})-(\d{8}T\d{6}\.\d{6}Z)-([0-9a-f]{64})\.pt")
+from nemo_ds2_adapters.formats.safetensors_file import SUFFIX, Header
+
+OLD_SUFFIX = ".pt"  # of the versions that were stored before 0.2, in the format of `save_adapter`
+FILE_NAME = re.compile(r"(\d{6,})-(\d{8}T\d{6}\.\d{6}Z)-([0-9a-f]{64})(\.safetensors|\.pt)")
 
 
 @dataclass(frozen=True, order=True)
@@ -19,11 +23,12 @@ class Version:
     number: int
     stored: datetime  # UTC
     sha256: str  # of the file's bytes, hexadecimal
+    suffix: str = SUFFIX
 
     @classmethod
-    def of(cls, data: bytes, number: int) -> "Version":
+    def now(cls, data: bytes | bytearray, number: int, suffix: str = SUFFIX) -> "Version":
         """The version that these bytes, stored now, are."""
-        return cls(number, datetime.now(UTC), checksum(data))
+        return cls(number, datetime.now(UTC), checksum(data), suffix)
 
     @classmethod
     def parse(cls, file_name: str) -> "Version | None":
@@ -31,17 +36,20 @@ class Version:
         match = FILE_NAME.fullmatch(file_name)
         if match is None:
             return None
-        number, stored, sha256 = match.groups()
-        return cls(int(number), datetime.fromisoformat(stored), sha256)
+        number, stored, sha256, suffix = match.groups()
+        try:
+            return cls(int(number), datetime.fromisoformat(stored), sha256, suffix)
+        except ValueError:  # the 31st of February, or a number of thousands of digits
+            return None
 
     @property
     def file_name(self) -> str:
         """Name of the adapter file."""
-        return f"{self._stem}.pt"
+        return f"{self._stem}{self.suffix}"
 
     @property
-    def index_name(self) -> str:
-        """Name of the index entry beside it."""
+    def old_index_name(self) -> str:
+        """Name of the index entry that lay beside it before 0.2; nobody reads it any more."""
         return f"{self._stem}.json"
 
     @property
@@ -49,11 +57,42 @@ class Version:
         return f"{self.number:06d}-{self.stored:%Y%m%dT%H%M%S.%fZ}-{self.sha256}"
 
 
-def checksum(data: bytes) -> str:
+@dataclass(frozen=True)
+class Entry:
+    """What a store can say about one user's current adapter without reading its weights."""
+
+    user_id: str
+    version: int
+    stored: str  # ISO 8601, UTC
+    created: str  # ISO 8601, UTC: when the adapter was saved, perhaps long before it was stored
+    fingerprint: str  # of the base it was made for
+    module: str  # '' is the model's default module
+    type: str  # path of the adapter's class
+    parameters: int
+    size: int  # of the file, bytes
+
+
+def entry(version: Version, header: Header) -> Entry:
+    """A line of the list, of a file that has an owner and a base."""
+    assert header.info is not None
+    return Entry(
+        user_id=header.info.metadata["user_id"],
+        version=version.number,
+        stored=version.stored.isoformat(),
+        created=header.info.created,
+        fingerprint=header.info.fingerprint,
+        module=header.module,
+        type=header.config["_target_"],
+        parameters=header.parameters,
+        size=header.size,
+    )
+
+
+def checksum(data: bytes | bytearray) -> str:
     """SHA-256 of some bytes, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def versions_among(file_names: list[str]) -> list[Version]:
+def versions_among(file_names: Iterable[str]) -> list[Version]:
     """The versions that a user's files hold, oldest first."""
     return sorted(v for name in file_names if (v := Version.parse(name)) is not None)

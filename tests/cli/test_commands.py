@@ -237,7 +237,7 @@ def test_import_of_a_file_that_does_not_say_its_base(run, nemo: Path, pt: Path, 
     result = run("import", store, stock, "--as", "eve")
     assert result.code == 1 and "does not say for which base it was made: give its base with --base" in result.err
     assert run("import", store, stock, "--as", "eve", "--base", nemo).code == 0
-    assert AdapterStore(store).get("eve").info["fingerprint"] == AdapterStore(store).get("user_j").info["fingerprint"]
+    assert AdapterStore(store).get("eve").info.fingerprint == AdapterStore(store).get("user_j").info.fingerprint
     assert (
         "import it into its base"
         in run("export", stock, "user_john", tmp_path / "x.pt", "--format", "nemo_ds2_adapters").err
@@ -294,7 +294,7 @@ def test_deleting_asks(run, source: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_verify(run, pt: Path, store: Path) -> None:
     result = run("verify", pt, store)
     assert result.code == 0 and result.out.count("2 adapters checked, 0 problems") == 2
-    path = next(store.glob("users/*/*/*.pt"))
+    path = next(store.glob("users/*/*/*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
     pt.write_bytes(b"PK")
     result = run("verify", pt, store)
@@ -358,7 +358,7 @@ def test_commands_of_the_page(run, nemo: Path, pt: Path, tmp_path: Path, monkeyp
     nemo.rename("adapted.nemo")
     for user_id in ("anna", "bert", "carl"):
         AdapterStore("adapters").put(user_id, pt, name="user_j")
-    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
     calls = [line.split()[1:] for line in page.splitlines() if line.startswith("ds2-adapters ")]
     assert len(calls) >= 4
     for call in calls:
@@ -376,7 +376,7 @@ def test_help_names_all_commands(run) -> None:
 
 def test_it_is_installed_under_its_name() -> None:
     config = configparser.ConfigParser()
-    config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    config.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
     (line,) = config["options.entry_points"]["console_scripts"].split("\n")[1:]
     name, _, target = line.partition(" = ")
     module, _, function = target.partition(":")

@@ -204,7 +204,7 @@ def test_other_sizes_are_named_and_never_fit(adapted, make_base, kind, snapshot,
     before = snapshot(other)
     with pytest.raises(BaseMismatchError, match="d_model"):
         load_adapter(other, path)
-    with pytest.raises(AdapterFileError, match=rf"float32 \[{width}\] in the file, torch.float32 \[12\] in the model"):
+    with pytest.raises(AdapterFileError, match=rf"float32 \[{width}\] in the adapter, .* \[12\] in the model"):
         load_adapter(other, path, strict_base=False)
     assert snapshot(other) == before
 
@@ -215,7 +215,7 @@ def test_other_number_of_layers(make_base, mlp, snapshot, tmp_path) -> None:
     add_adapter(model, "b", mlp | {"layers": "last"})
     save_adapter(model, None, tmp_path / "a.pt")
     before = snapshot(other)
-    for name, message in [("a", "3 parts, in the model there is room for 2"), ("b", "adapter_points.3")]:
+    for name, message in [("a", "weights for 3 points, in the model there is room for 2"), ("b", "adapter_points.3")]:
         with pytest.raises(AdapterFileError, match=message):
             load_adapter(other, tmp_path / "a.pt", name, strict_base=False)
     assert snapshot(other) == before

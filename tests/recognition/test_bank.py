@@ -13,8 +13,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.file import describe_adapters
+from nemo_ds2_adapters.formats.old_names import FileContents, describe_adapters
 from nemo_ds2_adapters.modules.routing import RoutedRows, Routing, active_routing, encoder_site
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.store.store import AdapterStore

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
 SCRIPT = "asr_adapters/transcribe_speech.py"
@@ -71,7 +72,7 @@ def test_with_a_store(run_script, model, texts, manifest: Path, tmp_path: Path) 
 @pytest.fixture
 def config(model, manifest: Path, tmp_path: Path) -> DictConfig:
     model.save_to(str(tmp_path / "ds2.nemo"))
-    cfg = OmegaConf.load(CONFIG)
+    cfg = shipped_config("asr_adapters/transcribe_speech")
     cfg.model_path = str(tmp_path / "ds2.nemo")
     cfg.dataset_manifest = str(manifest)
     cfg.output_filename = str(tmp_path / "out.json")

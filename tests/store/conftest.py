@@ -8,21 +8,20 @@ import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.formats.contents import FileContents
-from nemo_ds2_adapters.formats.file import describe_adapters
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.store.store import AdapterStore
 
-ContentsMaker = Callable[..., FileContents]
+AdapterMaker = Callable[..., Adapter]
 
 
 @pytest.fixture
-def value() -> Callable[[FileContents], float]:
+def value() -> Callable[[Adapter], float]:
     """The number that all weights of an adapter have; fails if they differ, as in a mixture of two versions."""
 
-    def read(contents: FileContents) -> float:
-        (adapter,) = contents.adapters.values()
-        numbers = torch.cat([weight.reshape(-1) for state in adapter.states for weight in state.values()])
+    def read(adapter: Adapter) -> float:
+        numbers = torch.cat([weight.reshape(-1) for state in adapter.weights.values() for weight in state.values()])
         assert (numbers == numbers[0]).all()
         return numbers[0].item()
 
@@ -39,23 +38,23 @@ def ds2(make_base, mlp) -> EncDecCTCModel:
 
 
 @pytest.fixture(scope="session")
-def made() -> dict[str, FileContents]:
+def made() -> dict[str, Adapter]:
     """What is made once for all tests."""
     return {}
 
 
 @pytest.fixture
-def adapter(made: dict[str, FileContents], request: pytest.FixtureRequest) -> ContentsMaker:
+def adapter(made: dict[str, Adapter], request: pytest.FixtureRequest) -> AdapterMaker:
     """Maker of adapters of `ds2` whose weights all have one value."""
     if "original" not in made:
-        made["original"] = describe_adapters(request.getfixturevalue("ds2"), "user_john")
+        made["original"] = attached_adapter(request.getfixturevalue("ds2"), "user_john")
 
-    def make(number: float = 1.0) -> FileContents:
-        contents = copy.deepcopy(made["original"])
-        for state in contents.adapters["user_john"].states:
+    def make(number: float = 1.0) -> Adapter:
+        result = copy.deepcopy(made["original"])
+        for state in result.weights.values():
             for weight in state.values():
                 weight.fill_(number)
-        return contents
+        return result
 
     return make
 

@@ -117,7 +117,7 @@ def test_put_killed_at_random_times(store: AdapterStore, adapter) -> None:
     reader, writer = os.pipe()
 
     def count_on() -> None:
-        count = store.get("a").info["metadata"]["count"]
+        count = store.get("a").metadata["count"]
         while True:
             count += 1
             store.put("a", contents, metadata={"count": count})
@@ -135,12 +135,10 @@ def test_put_killed_at_random_times(store: AdapterStore, adapter) -> None:
         with suppress(BlockingIOError):
             acknowledged += len(os.read(reader, 1000))
         os.set_blocking(reader, True)
-        count = store.get("a").info["metadata"]["count"]
+        count = store.get("a").metadata["count"]
         assert count in (acknowledged, acknowledged + 1)  # the last one may be stored, but not yet acknowledged
         acknowledged = count
-    assert [store.get("a", v.number).info["metadata"]["count"] for v in store.versions("a")] == list(
-        range(acknowledged + 1)
-    )
+    assert [store.get("a", v.number).metadata["count"] for v in store.versions("a")] == list(range(acknowledged + 1))
     assert store.verify().ok
 
 

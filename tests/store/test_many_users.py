@@ -59,19 +59,40 @@ def test_looking_up_touches_the_users_own_folder_alone(stores, looks_of, users: 
     user = user_hash(user_id)
     own = stores[users] / "users" / user[:2] / user
     (version,) = store.versions(user_id)
-    assert len(list(own.iterdir())) == 2
+    assert len(list(own.iterdir())) == 1
     assert looks_of(lambda: store.has(user_id)) == [("os.listdir", own)]
     assert looks_of(lambda: store.get(user_id)) == [("os.listdir", own), ("open", own / version.file_name)]
-    assert len(looks_of(lambda: store.has("a stranger"))) == 1
-    assert store.get(user_id).info["metadata"]["user_id"] == user_id
+    assert looks_of(lambda: store.has("a stranger")) == []
+    assert store.get(user_id).metadata["user_id"] == user_id
 
 
-def test_listing_streams_and_opens_no_adapter(stores, looks_of) -> None:
+def test_listing_streams_and_opens_one_file_per_user(stores, looks_of) -> None:
     store = AdapterStore(stores[MANY])
     user_ids = store.list()
     listed: list[str] = []
     first = looks_of(lambda: listed.append(next(user_ids)))
     assert 1 < len(first) < MANY / 50  # the users of one shard of 256
     rest = looks_of(lambda: listed.extend(user_ids))
-    assert {path.suffix for event, path in first + rest if event == "open"} == {".json"}
+    opened = [path for event, path in first + rest if event == "open"]
+    assert len(opened) == len(set(opened)) == MANY and {path.suffix for path in opened} == {".safetensors"}
     assert sorted(listed) == [user_id_of(number) for number in range(MANY)]
+
+
+def bytes_read() -> int:
+    """By this process until now."""
+    (line,) = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar:")]
+    return int(line.split()[1])
+
+
+def test_what_needs_no_weights_reads_none(tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path / "store")
+    adapter = runpy.run_path(str(BENCHMARK))["adapter_of"]([1000, 1000])
+    store.put("a", adapter, metadata={"hours": 2})
+    before = bytes_read()
+    (entry,) = store.entries()
+    header = store.header("a")
+    assert bytes_read() - before < 100_000 < entry.size
+    assert (entry.parameters, entry.size) == (header.parameters, header.size) == (1_001_000, entry.size)
+    assert entry.size == sum(path.stat().st_size for path in (tmp_path / "store").rglob("*.safetensors"))
+    assert header.info.metadata == {"hours": 2, "user_id": "a"} and header.config == adapter.config
+    assert (header.name, header.info) == (store.get("a").name, store.get("a").info)

@@ -46,9 +46,9 @@ def test_nothing_is_lost(tmp_path: Path, adapter) -> None:
         for count in range(ROUNDS):
             mine = {"writer": process, "count": count}
             store.put(f"user{process}", contents, metadata=mine)
-            assert store.get(f"user{process}").info["metadata"] == {"user_id": f"user{process}", **mine}
+            assert store.get(f"user{process}").metadata == {"user_id": f"user{process}", **mine}
             store.put("shared", contents, metadata=mine)
-            assert "writer" in store.get("shared").info["metadata"]
+            assert "writer" in store.get("shared").metadata
             assert "shared" in store.list()
 
     run_in_processes(write)
@@ -56,7 +56,7 @@ def test_nothing_is_lost(tmp_path: Path, adapter) -> None:
     assert sorted(store.list()) == sorted(["shared", *(f"user{process}" for process in range(PROCESSES))])
     versions = store.versions("shared")
     assert [v.number for v in versions] == list(range(1, PROCESSES * ROUNDS + 1))
-    written = [store.get("shared", v.number).info["metadata"] for v in versions]
+    written = [store.get("shared", v.number).metadata for v in versions]
     for process in range(PROCESSES):
         assert len(store.versions(f"user{process}")) == ROUNDS
         assert [each["count"] for each in written if each["writer"] == process] == list(range(ROUNDS))
@@ -99,7 +99,7 @@ def test_threads_of_one_process(store: AdapterStore, adapter) -> None:
 
     with ThreadPoolExecutor(PROCESSES) as pool:
         list(pool.map(write, range(PROCESSES)))
-    counts = [store.get("shared", v.number).info["metadata"]["count"] for v in store.versions("shared")]
+    counts = [store.get("shared", v.number).metadata["count"] for v in store.versions("shared")]
     assert sorted(counts) == [[thread, count] for thread in range(PROCESSES) for count in range(ROUNDS)]
 
 

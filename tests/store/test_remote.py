@@ -1,6 +1,5 @@
 """What a store promises at an object store, which has no locks and whose listings a client may cache."""
 
-import json
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -10,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.errors import AdapterFileError
-from nemo_ds2_adapters.store import remote
+from nemo_ds2_adapters.store import folder
 from nemo_ds2_adapters.store.store import AdapterStore
 
 
@@ -61,15 +60,16 @@ def test_what_others_write_is_seen(url: str, adapter, value) -> None:
     assert not mine.has("a") and list(mine.list()) == []
 
 
-@pytest.mark.parametrize("suffix", [".json", ".pt"])
-def test_a_put_that_fails_leaves_the_old_version(url: str, adapter, suffix: str, value) -> None:
+def test_a_put_that_fails_leaves_the_old_version_and_no_trace(url: str, adapter, value) -> None:
     store = AdapterStore(url)
     store.put("a", adapter(1.0))
-    CachingFileSystem.fails_on = suffix
+    CachingFileSystem.fails_on = ".safetensors"
     for user_id in ("a", "b"):
-        with pytest.raises(ConnectionError):
+        with pytest.raises(AdapterFileError, match=r"users/.*cannot be written \(the network is gone\)"):
             store.put(user_id, adapter(2.0))
     CachingFileSystem.fails_on = None
+    fs, root = fsspec.core.url_to_fs(url)
+    assert not [path for path in fs.find(root) if user_hash("b") in path or b'"b"' in fs.cat_file(path)]
     assert value(store.get("a")) == 1 and list(store.list()) == ["a"]
     assert store.verify().ok
     assert store.verify().repaired == []
@@ -90,18 +90,16 @@ def test_two_writers_at_the_same_time_are_both_kept(url: str, adapter, monkeypat
     assert one.verify().versions == 3
 
 
-def test_index_entries_are_fetched_in_groups(url: str, adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "AT_ONCE", 2)
+def test_headers_are_fetched_in_groups(url: str, adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "AT_ONCE", 2)
     store = AdapterStore(url)
-    files = []
-    for user_id in ("a", "b", "c", "d", "e"):
-        files.append((user_hash(user_id), store.put(user_id, adapter()).index_name))
+    files = [(user_hash(user), store.put(user, adapter()).file_name) for user in ("a", "b", "c", "d", "e")]
     files.insert(2, (user_hash("nobody"), files[0][1]))
-    found = [None if data is None else json.loads(data)["user_id"] for data in store._shelf.folder.read_many(files)]
-    assert found == ["a", "b", None, "c", "d", "e"]
+    found = list(store._shelf.folder.starts(files, 8))
+    assert [start and len(start) for start in found] == [8, 8, None, 8, 8, 8]
 
 
-def test_a_network_error_is_not_taken_for_a_missing_entry(url: str, adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_error_is_not_taken_for_a_missing_file(url: str, adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     store = AdapterStore(url)
     store.put("a", adapter())
 
@@ -109,20 +107,27 @@ def test_a_network_error_is_not_taken_for_a_missing_entry(url: str, adapter, mon
         raise ConnectionError("the network is gone")
 
     monkeypatch.setattr(CachingFileSystem, "cat_file", fail)
-    with pytest.raises(ConnectionError):
-        list(store.list())
-    with pytest.raises(ConnectionError):
-        store.get("a")
+    for call in (lambda: list(store.list()), lambda: store.get("a"), lambda: store.header("a")):
+        with pytest.raises(AdapterFileError, match=r"cannot be read \(the network is gone\)"):
+            call()
+
+
+def test_whether_it_can_be_written(url: str) -> None:
+    store = AdapterStore(url)
+    store.check_writable()
+    CachingFileSystem.fails_on = ".writable"
+    with pytest.raises(AdapterFileError, match="cannot be written"):
+        store.check_writable()
+    fs, root = fsspec.core.url_to_fs(url)
+    assert [path.rsplit("/", 1)[-1] for path in fs.find(root)] == ["store.json"]
 
 
 def test_damage_is_found(url: str, adapter) -> None:
     store = AdapterStore(url)
     store.put("a", adapter())
     fs, root = fsspec.core.url_to_fs(url)
-    (path,) = [path for path in fs.find(root) if path.endswith(".pt")]
+    (path,) = [path for path in fs.find(root) if path.endswith(".safetensors")]
     fs.pipe_file(path, fs.cat_file(path)[:-1])
     with pytest.raises(AdapterFileError, match="is damaged"):
         store.get("a")
     assert len(store.verify().problems) == 1
-    (entry,) = [path for path in fs.find(root) if path.endswith(".json") and not path.endswith("store.json")]
-    assert json.loads(fs.cat_file(entry))["user_id"] == "a"

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,46 +43,53 @@ def test_a_sound_store(filled: AdapterStore) -> None:
     assert shares == sorted(shares) and shares[-1] == 1
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda path: path.unlink(),
-        lambda path: path.write_text(""),
-        lambda path: path.write_text("[1]"),
-        lambda path: path.write_bytes(b"\xff"),
-        lambda path: path.write_text(path.read_text()[:-5]),
-        lambda path: path.write_text(path.read_text().replace(USER_ID, "eve")),
-        lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "version": 7})),
-        lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "user_id": 7})),
-    ],
-)
-def test_the_index_is_a_cache(filled: AdapterStore, root: Path, harm) -> None:
-    entries = sorted(filled.entries(), key=lambda entry: entry.user_id)
-    harm(max(folder_of(root, USER_ID).glob("*.json")))
-    assert sorted(filled.entries(), key=lambda entry: entry.user_id) == entries
+def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a file's header; its name stays."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    change(header)
+    text = header["text"].encode() if "text" in header else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+
+
+HARM = {
+    "gone": lambda header: header.clear(),
+    "of another user": lambda header: header["__metadata__"].update(
+        info=header["__metadata__"]["info"].replace(USER_ID, "eve")
+    ),
+    "a number for a user": lambda header: header["__metadata__"].update(
+        info=header["__metadata__"]["info"].replace(f'"{USER_ID}"', "7")
+    ),
+    "half a character": lambda header: header["__metadata__"].update(
+        info=header["__metadata__"]["info"].replace(USER_ID, "\\ud800")
+    ),
+    "nested": lambda header: header.update(text="[" * 100_000),
+    "nested in a section": lambda header: header["__metadata__"].update(info='{"a":' * 100_000 + "1" + "}" * 100_000),
+    "nested objects": lambda header: header["__metadata__"].update(adapter='{"a":' * 60 + "1" + "}" * 60),
+    "digits": lambda header: header.update(text='{"a": ' + "9" * 5000 + "}"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_a_damaged_header_is_that_users_problem(filled: AdapterStore, root: Path, harm) -> None:
+    changed(max(folder_of(root, USER_ID).glob("*.safetensors")), harm)
+    problems: list[AdapterFileError] = []
+    assert list(filled.list(on_error=problems.append)) == ["anna"]
+    assert [user_hash(USER_ID) in str(problem) for problem in problems] == [True]
+    with pytest.raises(AdapterFileError, match=user_hash(USER_ID)):
+        list(filled.list())
+    for call in (filled.get, filled.header, filled.read):
+        with pytest.raises(AdapterFileError, match="user 'john"):
+            call(USER_ID)
     report = filled.verify()
-    assert report.ok and len(report.repaired) == 1 and "written anew" in report.repaired[0]
-    assert filled.verify().repaired == []
-
-
-def test_the_whole_index_can_be_made_again(filled: AdapterStore, root: Path) -> None:
-    before = {path: path.read_bytes() for path in root.rglob("*.json")}
-    for path in root.glob("users/**/*.json"):
-        path.unlink()
-    filled.verify()
-    assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
-
-
-def test_a_wrong_detail_of_the_index_is_mended(filled: AdapterStore, root: Path) -> None:
-    path = max(folder_of(root, "anna").glob("*.json"))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "parameters": 7}))
-    assert len(filled.verify().repaired) == 1
-    (entry,) = filled.entries("anna")
-    assert entry.parameters != 7
+    assert (report.users, report.versions, len(report.problems)) == (2, 3, 1)
+    filled.rollback(USER_ID)
+    assert set(filled.list()) == {"anna", USER_ID} and filled.get(USER_ID).metadata["user_id"] == USER_ID
 
 
 def test_damage_is_reported_and_left(filled: AdapterStore, root: Path, adapter, value) -> None:
-    path = min(folder_of(root, USER_ID).glob("*.pt"))
+    path = min(folder_of(root, USER_ID).glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-100])
     shutil.copytree(folder_of(root, "anna"), root / "users" / "00" / ("0" * 40))  # another user's files
     (folder_of(root, "anna") / "notes.txt").touch()
@@ -106,21 +115,21 @@ def test_listing_says_what_it_cannot_read(filled: AdapterStore, root: Path) -> N
 
 def test_what_an_interrupted_write_left_goes(filled: AdapterStore, root: Path) -> None:
     folder = folder_of(root, USER_ID)
-    (folder / ".000003-x.pt.0123.tmp").write_bytes(b"half")
-    (folder / "000003-x.json").write_bytes(b"half")
+    (folder / ".000003-x.safetensors.0123.tmp").write_bytes(b"half")
+    (folder / "000003-x.json").write_bytes(b"an index entry of an older version of this package")
     empty = root / "users" / "ff" / ("f" * 40)
     empty.mkdir(parents=True)
     (root / "users" / ".DS_Store").touch()
     report = filled.verify()
     assert report.ok and len(report.repaired) == 2 and report.users == 2
-    assert not empty.exists() and len(list(folder.iterdir())) == 4
+    assert not empty.exists() and len(list(folder.iterdir())) == 2
 
 
 def test_erase_leaves_nothing(filled: AdapterStore, root: Path, tmp_path: Path) -> None:
     cache = filled.cache_folder(USER_ID)
     (cache / "recordings").mkdir()
     (cache / "recordings" / "activations.npy").write_bytes(USER_ID.encode())
-    (folder_of(root, USER_ID) / ".000003-x.pt.0123.tmp").write_bytes(b"half")
+    (folder_of(root, USER_ID) / ".000003-x.safetensors.0123.tmp").write_bytes(b"half")
     assert filled.verify().ok
     assert any(found(root, needle) for needle in (USER_ID, user_hash(USER_ID)))
     assert filled.erase(USER_ID) is True
@@ -177,5 +186,5 @@ def test_files_are_their_owners_only(tmp_path: Path, adapter, umask: int) -> Non
     assert {path.stat().st_mode & 0o777 for path in paths if path.is_file()} == {0o600}
     for path in paths:
         path.chmod(0o755)
-    assert len(store.verify().repaired) == 6  # of each, a folder and two things in it
+    assert len(store.verify().repaired) == 5  # two folders, a version, a cache with a file
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "store").glob("users/*/*")} == {0}

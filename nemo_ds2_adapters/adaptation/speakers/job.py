@@ -1,6 +1,6 @@
 """One speaker's adapter, from what it starts from to its place in the store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,9 @@ class Job:
 def job_for(speaker: Speaker, utterances: Sequence[int], model: ASRModel, store: AdapterStore) -> Job:
     """Training starts from the speaker's last version, if that was made for this base and has this architecture."""
     if store.has(speaker.user_id):
-        contents = store.get(speaker.user_id)
-        (stored,) = contents.adapters.values()
-        if contents.info["fingerprint"] == fingerprint(model) and _alike(stored.config, template_config(model)):
+        stored = store.header(speaker.user_id)
+        same_base = stored.info is not None and stored.info.fingerprint == fingerprint(model)
+        if same_base and _alike(stored.config, template_config(model)):
             store.load_into(model, speaker.user_id, as_name=LAST_VERSION)
             parts = copied_parts(model, LAST_VERSION)
             delete_adapter(model, LAST_VERSION)
@@ -51,10 +51,11 @@ def finished(speaker: Speaker, settings_hash: str, model: ASRModel, store: Adapt
     """What an earlier run with the same data, base and settings reached; None if there was none."""
     if not store.has(speaker.user_id):
         return None
-    info = store.get(speaker.user_id).info
-    about = info["metadata"]
+    info = store.header(speaker.user_id).info
+    assert info is not None
+    about = info.metadata
     wanted = (fingerprint(model), settings_hash, speaker.data_hash())
-    if (info["fingerprint"], about.get("settings"), about.get("data")) != wanted:
+    if (info.fingerprint, about.get("settings"), about.get("data")) != wanted:
         return None
     reached = {key: about.get(key) for key in ("wer_before", "wer_after", "epochs")}
     return result_of(speaker, "finished before", **reached)
@@ -110,5 +111,5 @@ def _load(model: ASRModel, weights: Sequence[Tensor]) -> None:
         parameter.copy_(weight)
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return {**one, "enabled": True} == {**other, "enabled": True}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, naming
 
 MAX_PICKLE_BYTES = 16 * 2**20  # of the file's structure; the weights lie beside it
 MAX_ENTRIES = 100_000
@@ -100,9 +100,7 @@ def archive_in(file: BinaryIO, label: str) -> Iterator[TorchArchive]:
             "again with torch.save of version 1.6 or later"
         )
     try:
-        with zipfile.ZipFile(file) as zip_file:
+        with naming(label), zipfile.ZipFile(file) as zip_file:
             yield TorchArchive(zip_file, size)
-    except AdapterFileError as error:
-        raise type(error)(f"{label}: {error}") from error
     except _DAMAGE as error:
         raise AdapterFileError(f"{label}: is not a file that torch.save wrote, or is damaged ({error})") from error

@@ -4,17 +4,19 @@ A pickle is a program. This interprets the instructions that plain values, tenso
 and keeps every class it meets as a name, never importing or calling it. What else a pickle may hold is refused.
 """
 
+from __future__ import annotations
+
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from mmap import mmap
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.errors import AdapterFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
@@ -23,17 +25,17 @@ DICTS = (
     "collections.defaultdict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-STORAGES = {
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.BoolStorage": torch.bool,
-    "torch.ByteStorage": torch.uint8,
-    "torch.CharStorage": torch.int8,
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.IntStorage": torch.int32,
-    "torch.LongStorage": torch.int64,
-    "torch.ShortStorage": torch.int16,
+STORAGES = {  # names of torch's types
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.BoolStorage": "bool",
+    "torch.ByteStorage": "uint8",
+    "torch.CharStorage": "int8",
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.IntStorage": "int32",
+    "torch.LongStorage": "int64",
+    "torch.ShortStorage": "int16",
 }
 # Types that a config's metadata refers to.
 TYPES = (
@@ -41,6 +43,7 @@ TYPES = (
     *(f"typing.{name}" for name in ("Any", "Dict", "List", "Optional", "Union")),
 )
 MAX_DIMENSIONS = 8
+MAX_NUMBER = 2**31  # of a key: larger ones can be made to collide, and a dictionary of them takes hours
 
 _MARK = object()
 
@@ -145,6 +148,7 @@ class _Machine:
                 _expect(stack[-1], list).extend(items)
             case "SETITEM" | "SETITEMS":
                 items = [stack.pop(-2), stack.pop()] if opcode == "SETITEM" else self._above_mark()
+                _check_keys(items[::2])
                 _expect(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
             case "GLOBAL":
                 stack.append(self._class_name(argument))
@@ -182,8 +186,10 @@ class _Machine:
         return self._storage(identity)
 
     def _storage(self, identity: tuple[Any, ...]) -> Storage:
+        import torch
+
         kind, storage_class, key, _, count, *view = identity
-        dtype = STORAGES.get(_expect(storage_class, ClassName).path)
+        dtype = getattr(torch, STORAGES.get(_expect(storage_class, ClassName).path, ""), None)
         if kind != "storage" or dtype is None or not _is_count(count) or not isinstance(key, str) or any(view):
             raise AdapterFileError(f"declares weights of an unknown kind, {storage_class.path}")
         if key not in self._storages:
@@ -213,6 +219,8 @@ class _Machine:
         if path in DICTS:
             return {}  # an OrderedDict is empty at first, a defaultdict's factory is of no use here
         if path == REBUILD_PARAMETER:
+            from torch import Tensor
+
             return _expect(arguments[0], Tensor)
         if path in REBUILD_TENSOR:
             return _tensor(*arguments[:4])
@@ -228,7 +236,17 @@ def _matches(path: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
+def _check_keys(keys: Sequence[Any]) -> None:
+    """Refuse keys before a dictionary is made: hashing a tuple that holds itself twice, and so on, never ends."""
+    for key in keys:
+        # The states of an optimiser are numbered, and old versions of Lightning keep callbacks by their class.
+        if type(key) is not str and not isinstance(key, ClassName) and not (_is_count(key) and key < MAX_NUMBER):
+            raise AdapterFileError(f"has a {type(key).__name__} as a key, where text is expected")
+
+
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
+    import torch
+
     numbers = _expect(storage, Storage).numbers
     dimensions = len(_expect(size, tuple))
     if dimensions > MAX_DIMENSIONS or len(_expect(stride, tuple)) != dimensions:

@@ -104,7 +104,7 @@ def test_each_as_alone(make_model, run, accept, lines: list[dict], tmp_path: Pat
         )
         found = stored_weights(make_model, store, result.user)
         torch.testing.assert_close(found, weights(alone, "alone"), rtol=1e-4, atol=1e-8)
-        about = store.get(result.user).info["metadata"]
+        about = store.get(result.user).metadata
         assert about["wer_after"] == result.wer_after and about["seconds_of_speech"] == pytest.approx(result.seconds)
         assert about["training"]["batch_size"] == 2
 

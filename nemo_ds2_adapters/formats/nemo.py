@@ -1,0 +1,111 @@
+"""NeMo's own adapter file, which `model.save_adapters` writes, and which this package's is an extension of.
+
+One dict: `[module:]name` -> the state dicts of the adapter, one per point where it sits; `__cfg__` -> the configs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info, State, check_finite
+from nemo_ds2_adapters.adapters.names import GLOBAL_CFG, META_CFG, split_name
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.plain import plain_values, written_values
+
+CONFIG_KEY = "__cfg__"
+MAX_SHARING = 2  # bytes of weights per byte in the file: adapters may share some, but not all be views of one
+
+
+def to_nemo(adapters: Iterable[Adapter]) -> dict[str, Any]:
+    """What `torch.save` writes, readable by NeMo's `model.load_adapters` as well.
+
+    Raises:
+        InputError: two adapters have the same name, or a config is not plain.
+    """
+    modules: dict[str, str] = {}
+    configs: dict[str, Any] = {GLOBAL_CFG: {META_CFG: {"modules": modules}}}
+    content: dict[str, Any] = {}
+    for adapter in adapters:
+        if adapter.name in modules:
+            raise InputError(f"two adapters are called {adapter.name!r}: a file needs different names")
+        modules[adapter.name] = adapter.module
+        configs[adapter.name] = written_values(adapter.config, f"the config of adapter {adapter.name!r}")
+        content[adapter.full_name] = [
+            {f"{adapter.name}.{key}": value for key, value in state.items()} for state in adapter.weights.values()
+        ]
+    return {**content, CONFIG_KEY: configs}
+
+
+def from_nemo(
+    content: Mapping[str, Any], info: Info | None = None, points: Mapping[str, Any] | None = None
+) -> dict[str, Adapter]:
+    """The adapters of a file, checked.
+
+    Args:
+        content: plain values and tensors.
+        info: what the file says about all of them.
+        points: by name, where the adapter sits; NeMo's own files do not say it.
+
+    Raises:
+        AdapterFileError: it does not hold sound adapters.
+    """
+    configs = content.get(CONFIG_KEY)
+    if not isinstance(configs, dict):
+        raise AdapterFileError("is not an adapter file: it has no section __cfg__")
+    adapters: dict[str, Adapter] = {}
+    for key, states in content.items():
+        if key != CONFIG_KEY:
+            module, name = split_name(key)
+            if name in adapters:
+                raise AdapterFileError(f"holds two adapters called {name!r}")
+            config = _checked_config(name, configs.get(name))
+            own = _own_weights(name, states, exactly=info is not None)
+            where = _checked_points((points or {}).get(name), len(own))
+            adapters[name] = Adapter(name, config, dict(zip(where, own)), module, info)
+    if not adapters:
+        raise AdapterFileError("holds no adapter")
+    _check_sharing(adapters.values())
+    return adapters
+
+
+def _own_weights(name: str, states: Any, exactly: bool) -> list[State]:
+    from torch import Tensor
+
+    if not isinstance(states, list) or not states or not all(isinstance(state, dict) for state in states):
+        raise AdapterFileError(f"adapter {name!r} has no list of weights")
+    result: list[State] = []
+    for state in states:
+        # NeMo writes along the weights of other adapters whose names contain this one's.
+        own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        if not own or (exactly and len(own) != len(state)):
+            raise AdapterFileError(f"adapter {name!r} has no weights, or weights of others")
+        if not all(isinstance(value, Tensor) for value in own.values()):
+            raise AdapterFileError(f"adapter {name!r} has weights that are no tensors")
+        result.append(own)
+    check_finite(name, result)
+    return result
+
+
+def _checked_config(name: str, config: Any) -> dict[str, Any]:
+    if not isinstance(config, dict) or not isinstance(config.get("_target_"), str):
+        raise AdapterFileError(f"adapter {name!r} has no config, or one without _target_")
+    if not isinstance(config.get("enabled", True), bool):
+        raise AdapterFileError(f"the config of adapter {name!r} has enabled={config['enabled']!r}, not true or false")
+    return plain_values(config)  # without tensors
+
+
+def _checked_points(points: Any, count: int) -> list[str]:
+    if points is None:
+        return [str(number) for number in range(count)]
+    if not isinstance(points, list) or not all(isinstance(point, str) for point in points):
+        raise AdapterFileError("its list of points is no list of text")
+    if len(points) != count or len(set(points)) != count:
+        raise AdapterFileError(f"its list of {len(points)} points does not fit its weights, which are for {count}")
+    return points
+
+
+def _check_sharing(adapters: Iterable[Adapter]) -> None:
+    tensors = [value for adapter in adapters for state in adapter.weights.values() for value in state.values()]
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
+    taken, held = sum(value.nbytes for value in tensors), sum(storages.values())
+    if taken > MAX_SHARING * held:
+        raise AdapterFileError(f"its adapters would take {taken} bytes of weights, of which it holds {held}")
