@@ -28,7 +28,7 @@ from store import Filler, user_id_of
 from nemo_ds2_adapters import AdapterStore, add_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
+from nemo_ds2_adapters.modules.routing import active_routing, encoder_point
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 
 BATCH_SIZE = 16
@@ -118,7 +118,7 @@ def wrong_rows(model: EncDecCTCModel, bank: AdapterBank, users: list[int], secon
     with bank.route([user_id_of(user) for user in users]):
         seconds.append(time.perf_counter() - start)
         routing = active_routing(model.encoder, len(users))
-        output = routing.apply(encoder_site(0), x, x)
+        output = routing.apply(encoder_point(0), x, x)
     expected = torch.tensor([number_of(user) for user in users])[:, None, None]
     return int((output != expected).any(dim=(1, 2)).sum())
 

@@ -14,7 +14,7 @@ from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, is_head
 from nemo_ds2_adapters.modules.placement import DEFAULT_PLACEMENT, placement_points
-from nemo_ds2_adapters.modules.routing import active_routing, encoder_site
+from nemo_ds2_adapters.modules.routing import active_routing, encoder_point
 
 ACCEPTED_ADAPTERS = (LINEAR_ADAPTER_CLASSPATH, MLPAdapter)
 
@@ -95,7 +95,7 @@ class DeepSpeech2EncoderAdapter(DeepSpeech2Encoder, AdapterModuleMixin):
     def _adapt(self, x: Tensor, lengths: Tensor, point: int) -> Tensor:
         routing = active_routing(self, len(x))
         if routing is not None:
-            adapted = routing.apply(encoder_site(point), x, x)
+            adapted = routing.apply(encoder_point(point), x, x)
         else:
             block = self._points().get(str(point))
             adapted = x if block is None else block(x)

@@ -21,9 +21,9 @@ DECODER_FEATURES = "decoder"
 DECODER_LOGITS = "decoder, logits"
 
 
-def encoder_site(point: int) -> str:
-    """The site at a point of the encoder: the path of its `AdapterPoint` in a model."""
-    return f"encoder.adapter_points.{point}"
+def encoder_point(number: int) -> str:
+    """A point of the encoder: the path of its `AdapterPoint` in a model."""
+    return f"encoder.adapter_points.{number}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def routed_rows(slots: Sequence[int], device: torch.device) -> list[RoutedRows]:
 
 @dataclass(frozen=True)
 class RoutedBank:
-    """What one bank contributes at a site.
+    """What one bank contributes at a point.
 
     Args:
         bank: of adapters of one architecture.
@@ -87,41 +87,41 @@ class RoutedBank:
 
 
 class Routing:
-    """The adapters of one batch, by site.
+    """The adapters of one batch, by point.
 
     Args:
         modules: encoder and decoder that it is meant for; others are not concerned.
         batch_size: number of rows.
-        sites: what is to be done at which site, see `encoder_site`, `DECODER_FEATURES` and `DECODER_LOGITS`. The base
-            alone runs where nothing is.
+        points: what is to be done where, see `encoder_point`, `DECODER_FEATURES` and `DECODER_LOGITS`. The base alone
+            runs where nothing is.
     """
 
     def __init__(
         self,
         modules: Sequence[AdapterModuleMixin],
         batch_size: int,
-        sites: Mapping[str, Sequence[RoutedBank]],
+        points: Mapping[str, Sequence[RoutedBank]],
     ) -> None:
         self.modules = tuple(modules)
         self.batch_size = batch_size
-        self.sites = sites
+        self.points = points
 
     def first_point(self, n_layers: int) -> int:
         """The encoder's first point with an adapter; up to there all rows run as the base. The last point if none."""
-        return next((point for point in range(n_layers) if encoder_site(point) in self.sites), n_layers)
+        return next((number for number in range(n_layers) if encoder_point(number) in self.points), n_layers)
 
-    def apply(self, site: str, x: Tensor, target: Tensor) -> Tensor:
-        """Let each row's adapter at a site act.
+    def apply(self, point: str, x: Tensor, target: Tensor) -> Tensor:
+        """Let each row's adapter at a point act.
 
         Args:
-            site: where.
+            point: where.
             x: `[B, T, D]`, what the adapters work on.
             target: `[B, T, D']`, what their output is added to, or replaces.
 
         Returns:
-            `[B, T, D']`; `target` itself if no row has an adapter at the site.
+            `[B, T, D']`; `target` itself if no row has an adapter there.
         """
-        banks = self.sites.get(site)
+        banks = self.points.get(point)
         if not banks:
             return target
         result = target.clone()

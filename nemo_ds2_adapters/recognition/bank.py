@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -10,9 +10,10 @@ from threading import Condition
 
 from nemo.core import ModelPT
 
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.adapters.adapter import Adapter, State
+from nemo_ds2_adapters.errors import InputError, UnknownUserError
 from nemo_ds2_adapters.modules.routing import RoutedBank, Routing, routed, routed_rows
-from nemo_ds2_adapters.recognition.loading import Part, adapter_source
+from nemo_ds2_adapters.recognition.loading import AttachedAdapters, Branch, StoredAdapters
 from nemo_ds2_adapters.recognition.residents import BankStatistics, Resident, Stack
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -28,18 +29,22 @@ class AdapterBank:
     Args:
         model: a DeepSpeech2 whose modules take adapters, in eval mode, with no adapter enabled.
         store: where the adapters lie, by user id; None for the adapters that are attached to the model, by name.
+        default: what people without an adapter in the store get, the erased among them; None refuses them.
         capacity: most users resident at the same time. Each architecture reserves memory for that many.
         check_seconds: how long a resident user is taken for current without asking the store.
         wait_seconds: how long to wait for running batches to release slots, if all are in use.
 
     Raises:
-        InputError: the model is no such model, or the capacity is below 1.
+        InputError: the model is no such model, the capacity is below 1, or there is a default but no store.
+        BaseMismatchError: the default was made for another base.
+        AdapterFileError: the default does not fit the model, or is of a kind that cannot be mixed.
     """
 
     def __init__(
         self,
         model: ModelPT,
         store: AdapterStore | None = None,
+        default: Adapter | None = None,
         capacity: int = 256,
         check_seconds: float = 1.0,
         wait_seconds: float = 60.0,
@@ -49,7 +54,7 @@ class AdapterBank:
         self.capacity = capacity
         self.check_seconds = check_seconds
         self.wait_seconds = wait_seconds
-        self._source = adapter_source(model, store)
+        self._source = AttachedAdapters(model) if store is None else StoredAdapters(model, store)
         self._model = model
         self._modules = (model.encoder, model.decoder)
         self._like = next(model.encoder.parameters())
@@ -59,6 +64,7 @@ class AdapterBank:
         self._pinned: set[str] = set()
         self._counts = BankStatistics(capacity=capacity)
         self._changed = Condition()  # guards all of these; notified when a slot may have become free
+        self._default = None if default is None else self._make_default(default)
 
     @property
     def statistics(self) -> BankStatistics:
@@ -85,7 +91,8 @@ class AdapterBank:
             users: of each utterance of the batch; None for the base.
 
         Raises:
-            UnknownUserError: a user has no adapter (AdapterNameError for an attached one); nothing was computed.
+            UnknownUserError: a user has no adapter (AdapterNameError for an attached one), and there is no default;
+                nothing was computed.
             BaseMismatchError: an adapter was made for another base.
             AdapterFileError: an adapter is damaged, or does not fit the model.
             InputError: more users than the bank holds, all slots stay in use for too long, or the model's encoder or
@@ -116,21 +123,26 @@ class AdapterBank:
             self._changed.notify_all()
 
     def _routing(self, users: Sequence[str | None], residents: dict[str, Resident]) -> Routing:
-        sites: dict[str, list[RoutedBank]] = {}
+        points: dict[str, list[RoutedBank]] = {}
         for stack in {id(r.stack): r.stack for r in residents.values()}.values():
             own = {key: resident.slot for key, resident in residents.items() if resident.stack is stack}
             rows = routed_rows([own.get(user, 0) for user in users], self._like.device)  # type: ignore[arg-type]
-            for part, bank in zip(stack.parts, stack.banks):  # type: ignore[union-attr]
-                sites.setdefault(part.site, []).append(RoutedBank(bank, part.adds, rows))
-        return Routing(self._modules, len(users), sites)
+            for branch, bank in zip(stack.branches, stack.banks):  # type: ignore[union-attr]
+                points.setdefault(branch.point, []).append(RoutedBank(bank, branch.adds, rows))
+        return Routing(self._modules, len(users), points)
 
     def _acquire(self, keys: set[str], pin: bool = False) -> dict[str, Resident]:
         """The users' residents, ready and in use by the caller, who must release them."""
-        if len(keys) > self.capacity:
-            raise InputError(f"{len(keys)} users in one batch, but capacity={self.capacity}: make the bank larger")
-        current = self._check_versions(keys)
+        current, unknown = self._check_versions(keys)
+        known = keys - unknown
+        if len(known) > self.capacity:
+            raise InputError(f"{len(known)} users in one batch, but capacity={self.capacity}: make the bank larger")
         with self._changed:
-            residents, new = self._reserve(keys, current)
+            residents, new = self._reserve(known, current)
+            if self._default is not None:
+                residents |= dict.fromkeys(unknown, self._default)
+                self._default.users += len(unknown)
+                self._counts = replace(self._counts, defaults=self._counts.defaults + len(unknown))
             newly_pinned = keys - self._pinned if pin else set()
             self._pinned |= newly_pinned
         try:
@@ -140,32 +152,39 @@ class AdapterBank:
                 resident.is_ready.wait()
                 if resident.error is not None:
                     raise resident.error
-        except BaseException:
+        except BaseException as error:
             for resident in new:  # those not begun, as well
                 self._fail(resident, InputError(f"loading {resident.key!r} was given up: ask again"))
             self._release(residents.values())
             self.unpin(*newly_pinned)
+            if self._default is not None and isinstance(error, UnknownUserError):  # erased since it was looked for
+                return self._acquire(keys, pin)
             raise
         return residents
 
-    def _check_versions(self, keys: set[str]) -> dict[str, Hashable]:
-        """The source's versions of residents that were not compared with it for a while; others need no look.
+    def _check_versions(self, keys: set[str]) -> tuple[dict[str, Hashable], set[str]]:
+        """The source's versions of residents that were not compared with it for a while, others need no look; and
+        with a default, which users the source does not know.
 
         Raises:
-            InputError: the source has no such user; then nobody has the adapter any more.
+            InputError: the source has no such user, and there is no default.
         """
         now = time.monotonic()
         with self._changed:
-            due = [key for key in keys if (r := self._residents.get(key)) and now - r.checked >= self.check_seconds]
-        versions = {}
-        for key in due:
-            try:
-                versions[key] = self._source.version(key)
-            except InputError:
-                with self._changed:
-                    self._remove(key)
-                raise
-        return versions
+            checked = {key: r.checked for key in keys if (r := self._residents.get(key))}
+        absent = self._default is not None  # who is not resident is looked for if somebody may take their place
+        versions, unknown = {}, set()
+        for key in keys:
+            if now - checked[key] >= self.check_seconds if key in checked else absent:
+                try:
+                    versions[key] = self._source.version(key)
+                except InputError as error:  # then nobody has the adapter any more
+                    with self._changed:
+                        self._remove(key)
+                    if self._default is None or not isinstance(error, UnknownUserError):
+                        raise
+                    unknown.add(key)
+        return versions, unknown
 
     def _reserve(self, keys: set[str], current: dict[str, Hashable]) -> tuple[dict[str, Resident], list[Resident]]:
         """Take all the users into use at once, or wait with none: two batches cannot wait for each other's slots."""
@@ -212,11 +231,8 @@ class AdapterBank:
     def _load(self, resident: Resident) -> None:
         start = time.monotonic()
         try:
-            resident.version, adapter = self._source.load(resident.key)
-            with self._changed:
-                resident.stack = self._stack(adapter.parts)
-                resident.slot = resident.stack.free.pop()
-            resident.stack.write(resident.slot, resident.key, adapter)
+            resident.version, branches, weights = self._source.load(resident.key)
+            self._place(resident, branches, weights)
         except Exception as error:
             self._fail(resident, error)
             return
@@ -226,12 +242,27 @@ class AdapterBank:
             self._counts = replace(self._counts, loads=self._counts.loads + 1, load_seconds=seconds)
         resident.is_ready.set()
 
-    def _stack(self, parts: tuple[Part, ...]) -> Stack:
-        signature = tuple(part.signature for part in parts)
+    def _place(self, resident: Resident, branches: Sequence[Branch], weights: Mapping[str, State]) -> None:
+        with self._changed:
+            resident.stack = self._stack(branches)
+            resident.slot = resident.stack.free.pop()
+        resident.stack.write(resident.slot, resident.key, weights.values())
+
+    def _make_default(self, default: Adapter) -> Resident:
+        """In a slot of its own, for good: nothing in `_residents` is it, and so it never leaves."""
+        if not isinstance(self._source, StoredAdapters):
+            raise InputError("a default is for people of whom a store has no adapter: give the store as well")
+        resident = Resident("the default")
+        self._place(resident, self._source.branches(default, "the default"), default.weights)
+        resident.is_ready.set()
+        return resident
+
+    def _stack(self, branches: Sequence[Branch]) -> Stack:
+        signature = tuple(branch.signature for branch in branches)
         if signature not in self._stacks:
-            for unused in [s for s, stack in self._stacks.items() if len(stack.free) == self.capacity]:
+            for unused in [s for s, stack in self._stacks.items() if len(stack.free) == stack.slots]:
                 del self._stacks[unused]
-            self._stacks[signature] = Stack(parts, self.capacity, self._like)
+            self._stacks[signature] = Stack(branches, self.capacity + 1, self._like)
         return self._stacks[signature]
 
     def _fail(self, resident: Resident, error: Exception) -> None:

@@ -1,26 +1,27 @@
 """What a bank keeps: the stacked weights, who is in which slot, and what it counts."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
 import torch
 from torch import Tensor
 
-from nemo_ds2_adapters.adapters.adapter import check_finite
+from nemo_ds2_adapters.adapters.adapter import State, check_finite
 from nemo_ds2_adapters.layers import WeightBank
-from nemo_ds2_adapters.recognition.loading import LoadedAdapter, Part
+from nemo_ds2_adapters.recognition.loading import NETWORK, Branch
 
 
 @dataclass(frozen=True)
 class BankStatistics:
     """What a bank did since it was made."""
 
-    requests: int = 0  # users asked for, each once per batch
+    requests: int = 0  # users with an adapter who were asked for, each once per batch
     hits: int = 0  # of these, who was there in the current version, or was being loaded for another batch
     loads: int = 0
     evictions: int = 0  # users who made room for others
     load_seconds: float = 0.0  # total time of all loads
+    defaults: int = 0  # users without an adapter who got the default, each once per batch
     resident: int = 0  # users, at this moment
     capacity: int = 0  # users
 
@@ -31,26 +32,28 @@ class BankStatistics:
 
 
 class Stack:
-    """The weights of adapters of one architecture: a bank per site, with the same slots in each."""
+    """The weights of adapters of one architecture: a bank per branch, with the same slots in each."""
 
-    def __init__(self, parts: Sequence[Part], capacity: int, like: Tensor) -> None:
-        self.parts = parts
-        self.dtype = like.dtype
+    def __init__(self, branches: Sequence[Branch], slots: int, like: Tensor) -> None:
+        self.branches = branches
+        self.slots = slots  # the base's not counted
+        self._dtype = like.dtype
         with torch.inference_mode(False):  # else nobody could write to them outside of inference mode
-            self.banks = [WeightBank(part.network, capacity + 1, like.device, like.dtype) for part in parts]
-        self.free = list(range(capacity, 0, -1))
+            self.banks = [WeightBank(branch.network, slots + 1, like.device, like.dtype) for branch in branches]
+        self.free = list(range(slots, 0, -1))
 
-    def write(self, slot: int, key: str, adapter: LoadedAdapter) -> None:
+    def write(self, slot: int, key: str, states: Iterable[State]) -> None:
         """Give a slot a user's weights.
 
         Raises:
             AdapterFileError: a number is too large for the bank's precision.
         """
         with torch.inference_mode(False), torch.no_grad():
-            for bank, state in zip(self.banks, adapter.states):
-                converted = {name: value.to(self.dtype) for name, value in state.items()}
-                check_finite(key, [converted])
-                bank.write(slot, converted)
+            for bank, state in zip(self.banks, states):
+                if any(value.dtype != self._dtype for value in state.values()):
+                    state = {name: value.to(self._dtype) for name, value in state.items()}
+                    check_finite(key, [state])
+                bank.write(slot, {name.removeprefix(NETWORK): value for name, value in state.items()})
 
 
 @dataclass(eq=False)

@@ -5,20 +5,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
-from nemo_ds2_adapters.formats.old_names import FileContents, describe_adapters
-from nemo_ds2_adapters.modules.routing import RoutedRows, Routing, active_routing, encoder_site
+from nemo_ds2_adapters.modules.routing import RoutedRows, Routing, active_routing, encoder_point
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.store.store import AdapterStore
 
-SITE = encoder_site(0)
+POINT = encoder_point(0)
 Put = Callable[..., None]
 
 
@@ -33,27 +35,36 @@ def store(tmp_path: Path) -> AdapterStore:
 
 
 @pytest.fixture
-def put(model: EncDecCTCModel, make_model, store: AdapterStore) -> Put:
-    """Stores an adapter whose weights all have one value; of one or two hidden layers."""
-    contents: dict[int, FileContents] = {}
-    for layers in (1, 2):
+def make(make_model) -> Callable[..., Adapter]:
+    """Builder of adapters whose weights all have one value; of one or two hidden layers."""
+
+    def build(value: float, layers: int = 1) -> Adapter:
         other = make_model(encoder={"n_layers": 1, "d_model": 2})
         cfg = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [2] * layers, "layers": "first"}
         add_adapter(other, "some", cfg)
-        contents[layers] = describe_adapters(other, "some")
+        adapter = attached_adapter(other, "some")
+        for state in adapter.weights.values():
+            for weight in state.values():
+                weight.fill_(value)
+        return adapter
 
-    def store_it(user: str, value: float, layers: int = 1, **info: object) -> None:
-        (adapter,) = contents[layers].adapters.values()
-        for weight in adapter.states[0].values():
-            weight.fill_(value)
-        store.put(user, FileContents(contents[layers].format, {"some": adapter}, {**contents[layers].info, **info}))
+    return build
+
+
+@pytest.fixture
+def put(make, store: AdapterStore) -> Put:
+    """Stores such an adapter."""
+
+    def store_it(user: str, value: float, layers: int = 1, **info: str) -> None:
+        adapter = make(value, layers)
+        store.put(user, replace(adapter, info=replace(adapter.info, **info)))
 
     return store_it
 
 
 def routed_value(routing: Routing, row: int) -> float:
     """The value of all weights that a row is served with, 0 for the base."""
-    for routed in routing.sites.get(SITE, []):
+    for routed in routing.points.get(POINT, []):
         for part in routed.parts:
             if slot := slot_of(part, row):
                 (value,) = {w[slot].unique().item() for w in routed.bank.weights.values()}
@@ -154,13 +165,13 @@ def test_a_running_batch_keeps_its_slots(model, store, put) -> None:
 
 def test_loaded_once(model, store, put, monkeypatch) -> None:
     put("ann", 1.0)
-    get, gate = store.get, threading.Barrier(8)
+    read, gate = store.read, threading.Barrier(8)
 
-    def slow_get(*arguments: object) -> FileContents:
+    def slow_read(user: str) -> object:
         time.sleep(0.1)
-        return get(*arguments)
+        return read(user)
 
-    monkeypatch.setattr(store, "get", slow_get)
+    monkeypatch.setattr(store, "read", slow_read)
     bank = AdapterBank(model, store, capacity=2)
 
     def ask(_: int) -> list[float]:
@@ -178,14 +189,14 @@ def test_what_cannot_be_loaded(model, store, put) -> None:
     bank = AdapterBank(model, store, capacity=2)
     for users, error, message in [
         (["ann", "nobody"], UnknownUserError, "no adapter of user 'nobody'"),
-        (["stranger"], BaseMismatchError, "'stranger' was made for base 000000000000"),
+        (["stranger"], BaseMismatchError, "'stranger': the adapter was made for base 000000000000"),
         (["a", "b", "c"], InputError, "3 users in one batch, but capacity=2"),
     ]:
         for _ in range(3):  # and leaves nothing behind that could run out
             with pytest.raises(error, match=message):
                 values(bank, model, *users)
     put("ann", 2.0)
-    for path in Path(str(store._shelf.folder)).rglob("*.pt"):
+    for path in Path(str(store._shelf.folder)).rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(AdapterFileError, match="damaged"):
         values(AdapterBank(model, store), model, "ann")
@@ -230,3 +241,44 @@ def test_attached_adapters_that_train_on(model) -> None:
             for parameter in model.encoder.adapter_points.parameters():
                 parameter.fill_(value)
         assert values(bank, model, "ann") == [value]
+
+
+def test_who_has_no_adapter_gets_the_default(model, store, put, make) -> None:
+    put("ann", 1.0)
+    put("bob", 2.0)
+    for layers in (1, 2):  # of the users' architecture, and of one of its own
+        bank = AdapterBank(model, store, default=make(9.0, layers), capacity=2, check_seconds=0.0)
+        assert values(bank, model, "eve", "ann", None, "eve", "bob", "adam") == [9, 1, 0, 9, 2, 9]
+        found = bank.statistics
+        assert (found.requests, found.loads, found.defaults, found.resident) == (2, 2, 2, 2)
+        bank.pin("eve", "ann")  # who is pinned stays so, whenever they get an adapter
+        assert values(bank, model, "eve") == [9]
+        put("eve", 3.0)
+        assert values(bank, model, "eve", "ann") == [3, 1]
+        store.erase("eve")
+        assert values(bank, model, "eve", "bob") == [9, 2]  # an erased user is one without an adapter
+    with pytest.raises(UnknownUserError):
+        values(AdapterBank(model, store), model, "eve")
+
+
+def test_who_is_erased_while_loading_gets_the_default(model, store, put, make, monkeypatch) -> None:
+    put("ann", 1.0)
+    bank = AdapterBank(model, store, default=make(9.0), capacity=1)
+    read = store.read
+
+    def too_late(user: str) -> object:
+        store.erase(user)
+        return read(user)
+
+    monkeypatch.setattr(store, "read", too_late)
+    assert values(bank, model, "ann") == [9]
+
+
+def test_a_default_that_cannot_be(model, store, make) -> None:
+    adapter = make(1.0)
+    with pytest.raises(BaseMismatchError, match="the default: the adapter was made for base 000000000000"):
+        AdapterBank(model, store, replace(adapter, info=replace(adapter.info, fingerprint="0" * 64)))
+    with pytest.raises(AdapterFileError, match="the default: does not say for which base"):
+        AdapterBank(model, store, replace(adapter, info=None))
+    with pytest.raises(InputError, match="give the store as well"):
+        AdapterBank(model, default=adapter)

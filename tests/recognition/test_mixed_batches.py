@@ -1,17 +1,20 @@
 """Every row of a mixed batch equals what it gives alone."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters import InputError, enabled_adapters
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError
 from nemo_ds2_adapters.evaluation.recognised import base_and_personal
 from nemo_ds2_adapters.modules import routing
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.transcribe import transcribe
+from nemo_ds2_adapters.store.store import AdapterStore
 
 TOLERANCE = 1e-5
 ALL_KINDS = ("first", "last", "all", "listed", "replacing", "decoder", "both", "head", "own_head")
@@ -62,6 +65,24 @@ def test_random_batches(model, attach, solo, gathers: bool) -> None:
         for output, key in zip(mixed, rows):
             expected = alone[key]
             torch.testing.assert_close(output[: len(expected)], expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["first", "all", "own_head"])
+def test_rows_with_the_default(model, attach, solo, batch, tmp_path: Path, kind: str, gathers: bool) -> None:
+    own, default = "last_0", f"{kind}_1"
+    attach(model, "last")
+    attach(model, kind, each=2)
+    store = AdapterStore(tmp_path / "store")
+    store.put("ann", model, own)
+    bank = AdapterBank(model, store, attached_adapter(model, default))
+    users = {"ann": own, "nobody": default, None: None}
+    alone = {user: solo(model, name, batch) for user, name in users.items()}
+    for order in (["nobody", "ann", None], ["ann", "nobody", "nobody"]):
+        with torch.no_grad(), bank.route(order):
+            mixed, lengths, _ = model(**batch)
+        for row, (user, length) in enumerate(zip(order, lengths)):
+            torch.testing.assert_close(mixed[row, :length], alone[user][row, :length], atol=TOLERANCE, rtol=0)
+            assert user is None or (mixed[row, :length] - alone[None][row, :length]).abs().max() > 100 * TOLERANCE
 
 
 def test_only_the_model_it_is_for(make_model, model, attach, batch) -> None:
