@@ -77,7 +77,8 @@ def write_picture(
     for colour, label, is_worse in ((GREEN, "with adapter", False), (RED, "with adapter, worse", True)):
         chosen = [(i, after) for i, (_, before, after) in enumerate(rates) if (after > before) == is_worse]
         if chosen:
-            axes.scatter(*zip(*chosen), s=24, color=colour, label=f"{label}: {len(chosen)} users", zorder=3)
+            x, y = zip(*chosen)
+            axes.scatter(x, y, s=24, color=colour, label=f"{label}: {len(chosen)} users", zorder=3)
     axes.set(xlabel="users, by the word error rate of the base", ylabel="word error rate, %", title=title)
     if len(rates) <= NAMED_USERS and all(name.isascii() and name.isprintable() for name, *_ in rates):
         axes.set_xticks(range(len(rates)), [name.replace("$", r"\$")[:NAME_WIDTH] for name, *_ in rates])
