@@ -1,12 +1,12 @@
 """Train a personal adapter on a frozen base."""
 
-import lightning.pytorch as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
+from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
+from nemo_ds2_adapters.adaptation.settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.cli.script import hydra_command
-from nemo_ds2_adapters.data.sections import read_section
+from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 
@@ -14,13 +14,13 @@ from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 def main(cfg: DictConfig) -> None:
     adapter = chosen_adapter(cfg.model.adapter)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
-    train = read_section(cfg.model, "train_ds")
-    has_validation = cfg.model.validation_ds.manifest_filepath is not None
-    validation = read_section(cfg.model, "validation_ds") if has_validation else None
-
-    pl.seed_everything(cfg.seed)
-    trainer = pl.Trainer(**cfg.trainer)
-    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model, trainer)
-    prepare(cfg, model, adapter, train, validation)
-    result = train_adapter(cfg, trainer, model, adapter)
+    manifests = {name: cfg.model[name].manifest_filepath for name in ("train_ds", "validation_ds")}
+    has_validation = manifests["validation_ds"] is not None
+    settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation)  # type: ignore[arg-type]
+    train, validation = (
+        read_manifest(path, f"model.{name}.manifest_filepath") if name == "train_ds" or has_validation else None
+        for name, path in manifests.items()
+    )
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
+    result = adapt_speaker(model, adapter, train or [], validation, settings)
     print("\n".join(result.lines()))

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ class SpeakerResult:
     wer_after: float | None = None
     epochs: int | None = None
     problem: str | None = None  # why it was skipped
+    findings: list[str] = field(default_factory=list)  # of the recordings
 
     @property
     def relative_change(self) -> float | None:

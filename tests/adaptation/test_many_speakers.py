@@ -10,11 +10,11 @@ import pytest
 import soundfile
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
+from nemo_ds2_adapters.adaptation.speakers.report import SpeakerResult, table, write_reports
+from nemo_ds2_adapters.adaptation.speakers.run import adapt_speakers
 from omegaconf import open_dict
 
 from nemo_ds2_adapters.adaptation.adapt import adapt, config_with
-from nemo_ds2_adapters.adaptation.speakers.report import SpeakerResult, table, write_reports
-from nemo_ds2_adapters.adaptation.speakers.run import adapt_speakers
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
