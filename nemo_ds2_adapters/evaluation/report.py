@@ -82,7 +82,7 @@ def write_picture(
     axes.set(xlabel="users, by the word error rate of the base", ylabel="word error rate, %", title=title)
     names = [name.replace("$", r"\$")[:NAME_WIDTH] for name, *_ in rates]
     are_shown = len(rates) <= NAMED_USERS and all(name.isascii() and name.isprintable() for name in names)
-    axes.set_xticks(*((range(len(rates)), names) if are_shown else ([],)))  # no font has the letters of all names
+    axes.set_xticks(range(len(rates) if are_shown else 0), names if are_shown else None)
     axes.set_xlim(-0.5, max(len(rates), 1) - 0.5)
     axes.set_ylim(0, None)
     axes.spines[["top", "right"]].set_visible(False)
