@@ -57,7 +57,7 @@ def test_a_file_keeps_its_format_its_permissions_and_the_link_to_it(pt) -> None:
     link.symlink_to(pt)
     pt.chmod(0o600)
     FileSource(link).rename("ann", "bob")
-    FileSource(link).copy("bob", "eve")
+    FileSource(link).average(["bob"], "eve", None)
     assert link.is_symlink() and stat.S_IMODE(pt.stat().st_mode) == 0o600
     file_format, adapters = read_file(link)
     assert file_format == "nemo" and list(adapters) == ["bob", "eve"]
