@@ -1,44 +1,23 @@
 """Lightning's part in training an adapter: trainer, experiment, checkpoints, and what every epoch reached."""
 
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins import DoublePrecision, MixedPrecision, Precision
 from nemo.collections.asr.models import ASRModel
-from nemo.constants import NEMO_ENV_VARNAME_VERSION
-from nemo.utils.callbacks import NeMoModelCheckpoint
-from nemo.utils.exp_manager import exp_manager
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.adaptation.losses import EpochMean
 from nemo_ds2_adapters.adaptation.settings import MONITORS
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.base_training import experiment
 from nemo_ds2_adapters.errors import InputError
 
 FINGERPRINT = "base_fingerprint"
-NO_NEMO_FILE = {"save_best_model": False, "save_nemo_on_train_end": False, "always_save_nemo": False}
-
-
-def make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
-    """Lightning's trainer.
-
-    Raises:
-        InputError: it refuses an argument, such as a device that is not there.
-    """
-    try:
-        return pl.Trainer(**arguments)
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def place(model: ASRModel, arguments: Mapping[str, Any]) -> None:
@@ -47,7 +26,7 @@ def place(model: ASRModel, arguments: Mapping[str, Any]) -> None:
     Raises:
         InputError: the trainer refuses an argument, or the precision is a mixed one.
     """
-    trainer = make_trainer(arguments)
+    trainer = experiment.make_trainer(arguments)
     if type(trainer.precision_plugin) not in (Precision, DoublePrecision):
         name = trainer.precision_plugin.precision
         raise InputError(f"trainer.precision={name}: many speakers are adapted in 32-true or 64-true")
@@ -210,43 +189,7 @@ class Progress(pl.Callback):
         return self._seconds_before + time.monotonic() - self._started
 
 
-@contextmanager
-def experiment(trainer: pl.Trainer, cfg: Mapping[str, Any], has_validation: bool) -> Iterator[Path]:
-    """In this block, the trainer logs and keeps checkpoints as the config's section `exp_manager` says.
-
-    NeMo puts the version of the folder into the environment, for processes that Lightning starts; a later training of
-    this process would find it there, and write into the same folder.
-
-    Args:
-        trainer: which.
-        cfg: the section.
-        has_validation: without, there is nothing to compare epochs by: no checkpoints are kept, none is resumed.
-
-    Yields:
-        the folder of the experiment.
-
-    Raises:
-        InputError: NeMo refuses a key, or the folder cannot be made.
-    """
-    cfg = {**cfg, "checkpoint_callback_params": {**(cfg.get("checkpoint_callback_params") or {}), **NO_NEMO_FILE}}
-    if not has_validation:
-        cfg.update(create_checkpoint_callback=False, resume_if_exists=False)
-    before = os.environ.get(NEMO_ENV_VARNAME_VERSION)
-    try:
-        try:
-            folder = Path(exp_manager(trainer, OmegaConf.create(cfg)))
-        except (OmegaConfBaseException, ValueError, TypeError, MisconfigurationException) as error:
-            raise InputError(f"exp_manager: {' '.join(str(error).split())}") from error
-        except OSError as error:
-            raise InputError(f"exp_manager.exp_dir={cfg.get('exp_dir')}: cannot be written ({error})") from error
-        yield folder
-    finally:
-        os.environ.pop(NEMO_ENV_VARNAME_VERSION, None)
-        if before is not None:
-            os.environ[NEMO_ENV_VARNAME_VERSION] = before
-
-
-def fit(
+def train(
     trainer: pl.Trainer,
     model: ASRModel,
     progress: Progress,
@@ -275,10 +218,7 @@ def fit(
     if limit is not None:
         callbacks.append(StopAfter(limit))
     trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]  # before those that write checkpoints
-    try:
-        trainer.fit(model)
-    except MisconfigurationException as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    experiment.fit(trainer, model)
 
 
 def validate(trainer: pl.Trainer, model: ASRModel) -> dict[str, float]:
@@ -289,14 +229,6 @@ def validate(trainer: pl.Trainer, model: ASRModel) -> dict[str, float]:
     finally:
         trainer.ckpt_path = checkpoint
     return {name: metrics[name] for name in MONITORS}
-
-
-def nemo_path(trainer: pl.Trainer, folder: Path, name: str) -> Path:
-    """Where the `.nemo` of an experiment goes."""
-    callback = trainer.checkpoint_callback
-    if isinstance(callback, NeMoModelCheckpoint):
-        return Path(callback.dirpath) / f"{callback.prefix}{callback.postfix}"
-    return folder / "checkpoints" / f"{name}.nemo"
 
 
 def place_for(model: ASRModel, trainer: pl.Trainer) -> None:

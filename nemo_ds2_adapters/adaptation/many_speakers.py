@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.activations.settings import CacheSettings
 from nemo_ds2_adapters.adaptation.group import Outcome, adapt_group
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
-from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole
+from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers
@@ -59,7 +59,7 @@ def adapt_speakers(
         one result per speaker, in the same order.
 
     Raises:
-        InputError: a setting is wrong, or the adapter does not fit the model.
+        InputError: a setting is wrong.
         AdapterFileError: the store cannot be written.
     """
     check_whole("model.adapter.users_at_once", users_at_once, 1)
@@ -86,19 +86,24 @@ def adapt_speakers(
     return [results[speaker.user_id] for speaker in speakers]
 
 
-def within(speaker: Speaker, shortest: float | None, longest: float | None) -> Speaker:
-    """The speaker without utterances that are too short or too long.
+def within_limits(speakers: Sequence[Speaker], section: Mapping[str, Any]) -> list[Speaker]:
+    """The speakers without utterances that are too short or too long; who has too few left has a problem.
 
     Args:
-        speaker: has a problem afterwards if too few are left.
-        shortest: seconds, None for any.
-        longest: seconds, None for any.
+        speakers: of a manifest.
+        section: the config's section `model.train_ds`.
+
+    Raises:
+        InputError: a limit is no number.
     """
-    left = [u for u in speaker.utterances if (shortest or 0.0) <= u.duration <= (longest or float("inf"))]
-    problem = speaker.problem
-    if problem is None and len(left) < LEAST_RECORDINGS:
-        problem = f"{len(left)} of {len(speaker.utterances)} utterances left by max_duration and min_duration"
-    return replace(speaker, utterances=left, problem=problem)
+    found = []
+    for speaker in speakers:
+        left = within("model.train_ds", section, speaker.utterances)
+        problem = speaker.problem
+        if len(left) < min(LEAST_RECORDINGS, len(speaker.utterances)):
+            problem = problem or f"{len(left)} of {len(speaker.utterances)} utterances left by min_ and max_duration"
+        found.append(replace(speaker, utterances=left, problem=problem))
+    return found
 
 
 def _outcomes(
@@ -158,17 +163,14 @@ def _kept(
 def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterStore) -> SpeakerResult | None:
     """What an earlier run with the same data, base and settings reached; None if there was none."""
     try:
-        if not store.has(speaker.user_id):
-            return None
-        info = store.get(speaker.user_id).info
+        info = store.header(speaker.user_id).info if store.has(speaker.user_id) else None
     except NemoDs2Error:
         return None  # a damaged version is replaced by a new one
-    about = info.metadata if info else {}
-    if info is None or (info.fingerprint, about.get("settings")) != (base, settings_hash):
+    if info is None or (info.fingerprint, info.metadata.get("settings")) != (base, settings_hash):
         return None
-    if about.get("data") != speaker.data_hash():
+    if info.metadata.get("data") != speaker.data_hash():
         return None
-    reached = {name: about.get(name) for name in ("wer_before", "wer_after", "epochs")}
+    reached = {name: info.metadata.get(name) for name in ("wer_before", "wer_after", "epochs")}
     return _result(speaker, "finished before", **reached)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from nemo_ds2_adapters.adaptation.losses import regularised
 from nemo_ds2_adapters.adaptation.result import Adaptation
 from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, FitSettings, Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
-from nemo_ds2_adapters.adaptation.state import left_as_it_was, seeded
+from nemo_ds2_adapters.adaptation.state import left_as_it_was
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
 from nemo_ds2_adapters.adapters.attached import attached_adapter
@@ -29,12 +29,15 @@ from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
 from nemo_ds2_adapters.adapters.names import split_name
+from nemo_ds2_adapters.base_training.experiment import REFUSALS, experiment, make_trainer, nemo_path, one_line, seeded
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
+from nemo_ds2_adapters.formats.reading import FilePath
 from nemo_ds2_adapters.layers import RecurrentLayer
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,8 @@ def adapt_speaker(
     train: Sequence[Utterance],
     validation: Sequence[Utterance] | None,
     settings: FitSettings,
+    inputs: Mapping[str, FilePath | None] | None = None,
+    say: Callable[[str], object] = logger.info,
 ) -> Adaptation:
     """Train one adapter on a frozen base, keep the best epoch, and save the model and the adapter.
 
@@ -70,6 +75,8 @@ def adapt_speaker(
         train: what to train on.
         validation: what to compare epochs by, None for nothing.
         settings: of the training.
+        inputs: files that are read, by what a person calls them: none of them is written.
+        say: is told in lines what the data are like and how they are computed.
 
     Returns:
         what was reached, and the paths of what was written.
@@ -82,7 +89,7 @@ def adapt_speaker(
     started = time.monotonic()
     name = split_name(str(adapter.name))[1]
     train, validation = settings.data(train, validation)
-    trainer = lightning.make_trainer(settings.trainer)
+    trainer = make_trainer(settings.trainer)
     attached, enabled = adapter_names(model), enabled_names(model) if adapter_names(model) else []
     has_new_output_layer = change_vocabulary(model, settings.labels)
     start = starting_adapter(model, str(adapter.name), settings.start, settings.seed, adapter.option)
@@ -95,22 +102,29 @@ def adapt_speaker(
         enable_adapters(model, name)
         start = attached_adapter(model, name)
         with left_as_it_was(model), seeded(settings.seed), ExitStack() as stack:
-            check_data(model, train, validation)
+            for line in check_data(model, train, validation):
+                say(line)
+            if not (settings.frozen_in_eval_mode or settings.unfreeze_base):
+                say(f"the frozen part keeps dropout and dither in training ({ADAPTER}.frozen_in_eval_mode=false)")
             freeze_all_but_adapter(model, settings, has_new_output_layer)
             model.set_trainer(trainer)
             data, why_not = set_up_data(model, train, validation, settings)
             set_optimizer(model, settings.optim)
-            folder = stack.enter_context(lightning.experiment(trainer, settings.exp_manager, validation is not None))
+            folder = stack.enter_context(experiment(trainer, settings.experiment(validation is not None)))
+            model_path = nemo_path(trainer, folder, settings.name)
+            recordings = {u.label: u.audio for u in [*train, *(validation or [])] if isinstance(u.audio, Path)}
+            check_not_input(model_path, {**recordings, **(inputs or {})})
             lightning.place_for(model, trainer)
             if data:
-                compute(data, trainer)
+                say(compute(data, trainer))
                 stack.enter_context(model.encoder.resuming(data[0].point))
             else:
-                logger.info("frozen part: computed in every epoch (%s)", why_not)
+                say(f"frozen part: computed in every epoch ({why_not})")
+            if validation is None and not (data and settings.cross_validation):
+                say("no validation data and no cross-validation: nothing tells whether the adapter helps")
             reached = fit(model, trainer, start, data, validation is not None, settings)
         is_kept = reached.epochs > 0 or keep_base(model, start, settings.start.continue_existing)
         enable_adapters(model, name if is_kept else None)
-        model_path = lightning.nemo_path(trainer, folder, settings.name)
         path = save(model, adapter, reached, is_kept, model_path, settings) if trainer.is_global_zero else None
     except BaseException:
         for new in set(adapter_names(model)) - set(attached):
@@ -156,10 +170,8 @@ def fit(
         if not verdict.epochs:
             return reached
         limit = verdict.epochs
-    else:
-        logger.warning("no validation data and no cross-validation: nothing tells whether the adapter helps")
     with regularised(model, settings.kl_weight, settings.l2_weight):
-        lightning.fit(trainer, model, progress, settings.average_epochs, is_base_frozen, limit)
+        lightning.train(trainer, model, progress, settings.average_epochs, is_base_frozen, limit)
     if has_validation and progress.validated_step != trainer.global_step:
         progress.note(model, lightning.validate(trainer, model), max(progress.rows), trainer.global_step)
     reached.history = [progress.rows[epoch] for epoch in sorted(progress.rows)]
@@ -223,8 +235,8 @@ def change_vocabulary(model: ASRModel, labels: Sequence[str] | None) -> bool:
     return model.decoder is not old
 
 
-def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence[Utterance] | None) -> None:
-    """Check transcripts and recordings against the model, and log what was found.
+def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence[Utterance] | None) -> Iterator[str]:
+    """Check transcripts and recordings against the model, and say in lines what they are like.
 
     Raises:
         InputError: a transcript or a recording that the model cannot use.
@@ -233,8 +245,7 @@ def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence
         key = f"model.{name}.manifest_filepath"
         if utterances is not None:
             check_vocabulary(utterances, key, model)
-            for line in check_recordings(utterances, model).lines(key):
-                logger.info(line)
+            yield from check_recordings(utterances, model).lines(key)
 
 
 def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_output_layer: bool) -> None:
@@ -256,7 +267,6 @@ def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_outpu
     if settings.unfreeze_base:
         model.unfreeze()
     elif not settings.frozen_in_eval_mode:
-        logger.warning("the frozen part keeps dropout and dither in training (%s.frozen_in_eval_mode=false)", ADAPTER)
         model.train()
         for module in model.modules():
             if isinstance(module, RecurrentLayer):
@@ -279,19 +289,17 @@ def set_optimizer(model: ASRModel, optim: Mapping[str, Any]) -> None:
         model.cfg.optim = {key: value for key, value in optim.items() if value is not None}  # `sched: null`
     try:
         model.setup_optimization()
-    except (TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
-        raise InputError(f"model.optim: {' '.join(str(error).split())}") from error
+    except (*REFUSALS, AttributeError, AssertionError, ImportError) as error:
+        raise InputError(f"model.optim: {one_line(error)}") from error
 
 
-def compute(data: Sequence[PrefixData], trainer: Any) -> None:
-    """Run everything through the frozen part, and log how long that took."""
+def compute(data: Sequence[PrefixData], trainer: Any) -> str:
+    """Run everything through the frozen part, and say how long that took."""
     started = time.monotonic()
     shows_bar = trainer.progress_bar_callback is not None
     computed = sum(one.compute(lightning.autocast_type(trainer), shows_bar) for one in data)
     seconds, stored = time.monotonic() - started, sum(map(len, data)) - computed
-    logger.info(
-        "frozen part: computed once, %d utterances in %.1f s, %d were there from before", computed, seconds, stored
-    )
+    return f"frozen part: computed once, {computed} utterances in {seconds:.1f} s, {stored} were there from before"
 
 
 def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:

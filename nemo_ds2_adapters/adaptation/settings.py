@@ -167,6 +167,21 @@ class StartSettings:
     init_from_store: str | None = None
     continue_existing: bool = False  # the adapter of that name which the model has
 
+    @classmethod
+    def of(cls, adapter: Mapping[str, Any]) -> Self:
+        """Of the config's section `model.adapter`, as plain values.
+
+        Raises:
+            InputError: there is no such type of adapter, or it does not go to this module.
+        """
+        return cls(
+            adapter_config(adapter),
+            adapter["adapter_module_name"],
+            adapter["init_from"],
+            adapter["init_from_store"],
+            adapter.get("continue_existing", False),
+        )
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -221,13 +236,7 @@ class FitSettings:
         return cls(
             name=values["exp_manager"].get("name") or values["name"],
             seed=values["seed"],
-            start=StartSettings(
-                adapter_config(adapter),
-                adapter["adapter_module_name"],
-                adapter["init_from"],
-                adapter["init_from_store"],
-                adapter["continue_existing"],
-            ),
+            start=StartSettings.of(adapter),
             cache=CacheSettings.of(adapter),
             train_ds=model["train_ds"],
             validation_ds=model["validation_ds"],
@@ -252,6 +261,14 @@ class FitSettings:
         """Name of the metric by which epochs are compared."""
         return (self.exp_manager.get("checkpoint_callback_params") or {}).get("monitor", MONITORS[0])
 
+    def experiment(self, has_validation: bool) -> Mapping[str, Any]:
+        """The section `exp_manager`; without validation data no checkpoints are kept, and none is resumed."""
+        if not has_validation:
+            return {**self.exp_manager, "create_checkpoint_callback": False, "resume_if_exists": False}
+        # Lightning's default, during the last validation of an epoch, repeats a batch when it is resumed.
+        params = {"save_on_train_epoch_end": True, **(self.exp_manager.get("checkpoint_callback_params") or {})}
+        return {**self.exp_manager, "checkpoint_callback_params": params}
+
     def data(
         self, train: Sequence[Utterance], validation: Sequence[Utterance] | None
     ) -> tuple[list[Utterance], list[Utterance] | None]:
@@ -260,11 +277,11 @@ class FitSettings:
         Raises:
             InputError: nothing is left.
         """
-        train = within("model.train_ds", self.train_ds, train)
+        train = _some_within("model.train_ds", self.train_ds, train)
         size = self.train_ds["batch_size"]
         if self.train_ds.get("drop_last") and len(train) < size:
             raise InputError(f"model.train_ds.drop_last=true leaves none: {len(train)} utterances, batches of {size}")
-        return train, validation and within("model.validation_ds", self.validation_ds, validation)
+        return train, validation and _some_within("model.validation_ds", self.validation_ds, validation)
 
 
 OWN_KEYS = (
@@ -309,15 +326,24 @@ def _check_checkpoints(exp_manager: Mapping[str, Any]) -> None:
 def within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
     """Utterances that are neither too short nor too long.
 
+    Args:
+        key: of the section, for messages.
+        section: may have `min_duration` and `max_duration`, seconds.
+        utterances: all there are.
+
     Raises:
-        InputError: none is left, or a limit is no number.
+        InputError: a limit is no number.
     """
     limits = [section.get("min_duration"), section.get("max_duration")]
     for name, limit in zip(("min_duration", "max_duration"), limits):
         if limit is not None:
             check_number(f"{key}.{name}", limit)
     shortest, longest = limits[0] or 0.0, math.inf if limits[1] is None else limits[1]
-    left = [utterance for utterance in utterances if shortest <= utterance.duration <= longest]
+    return [utterance for utterance in utterances if shortest <= utterance.duration <= longest]
+
+
+def _some_within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
+    left = within(key, section, utterances)
     if not left:
         raise InputError(f"{key}: min_duration and max_duration leave none of {len(utterances)} utterances")
     return left

@@ -8,12 +8,12 @@ from typing import Any
 from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.adaptation.settings import ADAPTER, StartSettings
-from nemo_ds2_adapters.adaptation.state import seeded
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter, detach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names, existing_name
 from nemo_ds2_adapters.adapters.names import split_name
+from nemo_ds2_adapters.base_training.experiment import seeded
 from nemo_ds2_adapters.errors import AdapterNameError, InputError
 from nemo_ds2_adapters.formats.reading import read_adapters
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter

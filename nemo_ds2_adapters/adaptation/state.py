@@ -1,12 +1,9 @@
-"""What training must not leave behind: random numbers of the process, and what it sets on a model."""
+"""What training must not leave behind on a model."""
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from nemo.collections.asr.models import ASRModel
 from omegaconf import open_dict
 
@@ -15,21 +12,6 @@ from nemo_ds2_adapters.adapters.blocks import adapter_blocks, adapter_layer, bas
 SECTIONS = ("train_ds", "validation_ds", "optim")  # of a model's config, which NeMo overwrites
 MODULES = ("loss", "spec_augmentation")
 CONTAINERS = ("_modules", "_parameters", "_buffers", "_cfg")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """In this block, random numbers depend on the seed alone; those after it are what they would be without it."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 @contextmanager

@@ -90,30 +90,34 @@ def open_overrides(arguments: Sequence[str], *configs: DictConfig) -> list[str]:
         SystemExit: an override would not arrive as it was typed; one line says so.
     """
     several = bool({"-m", "--multirun"} & set(arguments))
-    known = [{*_keys(config)} for config in configs]
+    known = [_keys(config) for config in configs]
     opened = []
     for argument in arguments:
         key, assigns, text = argument.lstrip("+").partition("=")
-        if assigns and not argument.startswith("-") and (reason := _misread(argument, text, several)):
-            sys.exit(printable(f"error: {key}={text} {reason}"))
+        if assigns and not argument.startswith("-"):
+            is_section = any(isinstance(keys.get(key), dict) for keys in known)
+            if reason := _misread(argument, text, several, is_section):
+                sys.exit(printable(f"error: {key}={text} {reason}"))
         is_new = assigns and argument[0].isalpha() and not all(key in keys for keys in known)
         opened.append(f"++{argument}" if is_new and not argument.startswith("hydra") else argument)
     return opened
 
 
-def _misread(argument: str, text: str, several: bool) -> str | None:
-    """What is wrong with an override, None if nothing is; `several` for Hydra's sweeps."""
+def _misread(argument: str, text: str, several: bool, is_section: bool) -> str | None:
+    """What is wrong with an override, None if nothing is; `several` for Hydra's sweeps, `is_section` of its key."""
     key = argument.partition("=")[0].lstrip("+~")
     advice = f"is not taken as it stands; write {hydra_override(key, text)}"
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
         return advice
+    if override.is_sweep_override():
+        return advice if key in TEXT_KEYS and not several else None
+    value = override.value()
+    if is_section:
+        return None if isinstance(value, dict) else f"is no section: {key} has keys of its own"
     if key not in TEXT_KEYS:
         return None
-    if override.is_sweep_override():
-        return None if several else advice
-    value = override.value()
     if value == "???":
         return "cannot be said: it stands for a missing value"
     quoted = text.strip()[:1] in ("'", '"')

@@ -22,31 +22,26 @@ class Utterance:
     """A stretch of a recording, and what is said in it.
 
     Args:
-        audio: file, or samples `[T]` at the model's rate.
+        audio: file; the name of what has none, but samples.
         text: what is said, empty if nobody wrote it down.
         duration: seconds; infinite: as long as the file.
         offset: seconds into the file.
         place: manifest and line, for messages.
         fields: the whole line.
+        samples: `[T]` at the model's rate, in place of a file.
     """
 
-    audio: Path | np.ndarray
+    audio: Path
     text: str = ""
     duration: float = math.inf
     offset: float = 0.0
     place: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Of its file; where there is none, its place."""
-        return self.audio.name if isinstance(self.audio, Path) else self.place
+    samples: np.ndarray | None = None
 
     @property
     def label(self) -> str:
         """What to call it in a message: place and file."""
-        if not isinstance(self.audio, Path):
-            return f"{self.place}:"
         return f"{self.place}: {self.audio.name}" if self.place else str(self.audio)
 
 

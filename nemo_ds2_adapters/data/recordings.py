@@ -58,7 +58,7 @@ def _opened(item: object, place: str, sample_rate: int) -> Utterance | InputErro
     try:
         if not isinstance(item, str | os.PathLike):
             samples = _samples(item, place)
-            return Utterance(samples, "", len(samples) / sample_rate, place=place)
+            return Utterance(Path(place), duration=len(samples) / sample_rate, samples=samples)
         path = Path(item)
         if not path.is_file():
             raise InputError(f"{item}: no such file" if str(item) else f"{place}: the path is empty")

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance, read_manifest
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
+from nemo_ds2_adapters.text import printable
 
 INHERITED_KEYS = ("sample_rate", "labels", "parser", "normalize_transcripts", "use_start_end_token")
 
@@ -45,13 +46,12 @@ def check_section(section: DataSection, model: ASRModel) -> None:
     """
     check_vocabulary(section.utterances, section.manifest_key, model)
     utterances = tqdm(section.utterances, desc="checking recordings", leave=False)
-    print("\n".join(check_recordings(utterances, model).lines(section.manifest_key)))
+    print("\n".join(map(printable, check_recordings(utterances, model).lines(section.manifest_key))))
 
 
 def loader_config(section: DataSection, model: ASRModel) -> DictConfig:
     """The section's config for NeMo's data loaders, completed by how the base reads text and audio."""
     base = model.cfg.get("train_ds") or {}
     inherited = {key: base[key] for key in INHERITED_KEYS if key in base and key not in section.cfg}
-    return DictConfig(
-        {"channel_selector": "average", **OmegaConf.to_container(section.cfg, resolve=True), **inherited}
-    )  # type: ignore[dict-item]
+    merged = OmegaConf.merge({"channel_selector": "average"}, section.cfg, inherited)
+    return DictConfig(OmegaConf.to_container(merged, resolve=True))

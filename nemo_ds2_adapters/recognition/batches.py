@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters, enabled_names
 from nemo_ds2_adapters.data.audio import read_audio
 from nemo_ds2_adapters.data.manifest import Utterance
@@ -65,15 +66,29 @@ def check_batch_size(batch_size: int) -> None:
         raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
 
 
-def bank_of(model: EncDecCTCModel, store: AdapterStore | AdapterBank | None, batch_size: int) -> AdapterBank:
+def bank_of(
+    model: EncDecCTCModel,
+    store: AdapterStore | AdapterBank | None,
+    batch_size: int,
+    default: Adapter | None = None,
+) -> AdapterBank:
     """The bank, or one for the adapters of a store, or for those attached to the model.
 
+    Args:
+        model: a DeepSpeech2.
+        store: where adapters are.
+        batch_size: of the batches to come.
+        default: for people of whom the store has no adapter.
+
     Raises:
-        InputError: it is for another model, or the model takes no adapters per row.
+        InputError: the bank is for another model or has its own default, or the model takes no adapters per row.
     """
-    bank = store if isinstance(store, AdapterBank) else AdapterBank(model, store, RESIDENT_BATCHES * batch_size)
-    bank.check_model(model)
-    return bank
+    if not isinstance(store, AdapterBank):
+        return AdapterBank(model, store, default, capacity=RESIDENT_BATCHES * batch_size)
+    if default is not None:
+        raise InputError("a default is given beside a bank: make the bank with it, AdapterBank(..., default=)")
+    store.check_model(model)
+    return store
 
 
 def run_batches(

@@ -34,6 +34,7 @@ QUICK = {
 }
 
 
+HEAD = {"adapter_type": "mlp_head", "adapter_module_name": "decoder"}
 REPLACING = {"_target_": "nemo.core.classes.mixins.adapter_mixin_strategies.ReturnResultAdapterStrategy"}
 
 
@@ -57,8 +58,8 @@ def test_made_into_the_base(model: EncDecCTCModel, disturb, batch, kind: str, no
 @pytest.mark.parametrize(
     "settings",
     [
-        {"adapter_type": "mlp_head", "adapter_module_name": "decoder", "mode": "replace", "hidden_dims": [4]},
-        {"adapter_strategy": REPLACING, "hidden_dims": [4]},
+        {**HEAD, "mode": "replace"},
+        {"adapter_strategy": REPLACING},
     ],
     ids=["head", "strategy"],
 )
@@ -68,8 +69,7 @@ def test_what_replaces_the_base_is_no_adapter_where_the_base_is_better(
 ) -> None:
     """It cannot be made into the base; a head of zeros would be called one."""
     model = make_model()
-    quick = {key: value for key, value in QUICK.items() if key != "hidden_dims"}
-    settings = {**quick, **settings, "lr": 1e-9, "exp_dir": str(tmp_path)}
+    settings = {**QUICK, **settings, "lr": 1e-9, "sched": None, "exp_dir": str(tmp_path)}
     result = adapt(model, "anna", manifest, manifest if validated else None, **settings)
     assert not result.is_kept and result.path is None and (result.epochs, result.wer_after) == (0, result.wer_before)
     assert "no epoch was better than the base: there is no adapter" in result.lines()[0]
@@ -131,18 +131,42 @@ Run = Callable[..., tuple[EncDecCTCModel, Adaptation]]
 
 
 @pytest.fixture
-def run(make_model, manifest: Path, tmp_path: Path) -> Run:
+def talkative(make_model, manifest: Path) -> Callable[[], EncDecCTCModel]:
+    """Builder of a base that writes words all the time, of which a person's adapter soon writes fewer."""
+
+    def make() -> EncDecCTCModel:
+        model = make_model()
+        inputs: list[torch.Tensor] = []
+        handle = model.decoder.output.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach()))
+        with torch.no_grad():
+            for utterance in read_manifest(manifest, "manifest"):
+                samples = torch.tensor(soundfile.read(utterance.audio, dtype="float32")[0])[None]
+                model(input_signal=samples, input_signal_length=torch.tensor([samples.shape[1]]))
+            handle.remove()
+            frames = torch.cat([x.reshape(-1, x.shape[-1]) for x in inputs])
+            direction = torch.linalg.eigh(torch.cov(frames.T))[1][:, -1]
+            direction = 3 * direction / (frames @ direction).std()
+            for row, sign in ((0, 1), (1, -1)):  # a blank here, a letter there
+                model.decoder.output.weight[row] = sign * direction
+                model.decoder.output.bias[row] = -sign * direction @ frames.mean(0)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def run(talkative, manifest: Path, tmp_path: Path) -> Run:
     """Train with any keys of the config: `{"trainer.max_steps": 1}`."""
 
     def train(keys: Mapping[str, Any] = {}, validation: bool = True, train: Path = manifest) -> Any:
-        values = config_with({**QUICK, "exp_dir": str(tmp_path / "experiments"), "lr": 0.01})
+        values = config_with({**QUICK, **HEAD, "exp_dir": str(tmp_path / "experiments"), "lr": 0.1, "sched": None})
         for key, value in keys.items():
             *sections, name = key.split(".")
             section = values
             for one in sections:
                 section = section.setdefault(one, {})
             section[name] = value
-        model = make_model()
+        model = talkative()
         settings = FitSettings.of(values, validation)
         heard = read_manifest(manifest, "validation") if validation else None
         return model, adapt_speaker(model, ChosenAdapter("anna"), read_manifest(train, "train"), heard, settings)
@@ -211,7 +235,6 @@ def test_a_finished_run_with_more_epochs_counts_them_all(run: Run) -> None:
     ("keys", "epochs"),
     [
         ({"trainer.check_val_every_n_epoch": 2}, 3),
-        ({"trainer.max_steps": 1}, 1),
         ({"trainer.max_epochs": -1, "trainer.max_steps": 20}, 10),
         ({"trainer.max_epochs": -1, "trainer.max_time": "00:00:00:01"}, None),
         ({f"{CHECKPOINTS}.monitor": "val_loss"}, 3),
@@ -232,18 +255,24 @@ def test_limits_and_checkpoints_of_all_kinds(run: Run, keys: dict, epochs: int |
     assert result.path.is_file() and torch.equal(restored_weights(result), flat(model))
 
 
+def test_one_step_is_validated_though_no_epoch_is_over(run: Run) -> None:
+    _, result = run({"trainer.max_steps": 1})
+    (row,) = result.history
+    assert row["val_wer"] >= result.wer_after and result.path.is_file() and result.model_path.is_file()
+
+
 def test_steps_without_validation(run: Run) -> None:
     keys = {"trainer.max_epochs": -1, "trainer.max_steps": 20, "model.adapter.folds": 0}
     _, result = run(keys, validation=False)
     assert result.epochs == len(result.history) == 10 and "10 epochs, " in result.lines()[0]
 
 
-def test_a_training_that_does_not_converge(run: Run, make_model, batch, tmp_path: Path) -> None:
+def test_a_training_that_does_not_converge(run: Run, talkative, batch, tmp_path: Path) -> None:
     keys = {"model.optim.lr": 1e30, "model.optim.sched": None, "trainer.gradient_clip_val": 0.0}
     model, result = run(keys)
     assert (result.epochs, result.wer_after) == (0, result.wer_before)
     with torch.no_grad():
-        assert torch.equal(model(**batch)[0], make_model()(**batch)[0])
+        assert torch.equal(model(**batch)[0], talkative()(**batch)[0])
     assert restored_weights(result).isfinite().all()
     with pytest.raises(InputError, match="did not converge, weights are not finite: lower model.optim.lr"):
         run({**keys, "model.adapter.folds": 0, "exp_manager.version": "diverged"}, validation=False)
@@ -254,7 +283,8 @@ def test_nothing_is_left_on_the_model(make_model, manifest: Path, tmp_path: Path
     """Bob's training knows nothing of Ann's validation data, and neither changes the process's random numbers."""
     settings = {**QUICK, "layers": "all", "exp_dir": str(tmp_path)}
     model = make_model()
-    modes, attributes = [m.training for m in model.modules()], set(vars(model))
+    modules, attributes = list(model.modules()), set(vars(model))
+    modes = [module.training for module in modules]
     states = [torch.get_rng_state(), np.random.get_state()[1].copy()]
     adapt(model, "ann", manifest, manifest, **settings)
     assert torch.equal(torch.get_rng_state(), states[0]) and (np.random.get_state()[1] == states[1]).all()
