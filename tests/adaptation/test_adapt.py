@@ -11,7 +11,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.modules import SpectrogramAugmentation
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.outcome import Adaptation
+from nemo_ds2_adapters.adaptation.result import Adaptation
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
@@ -41,6 +41,18 @@ def weights(model: EncDecCTCModel, name: str = "anna") -> torch.Tensor:
     return torch.cat([p.detach().flatten() for _, part in adapter_parts(model, name) for p in part.parameters()])
 
 
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    """What the package has logged since it was asked last."""
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("nemo_ds2_adapters")]
+    caplog.clear()
+    return "\n".join(lines)
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nemo_ds2_adapters")
+
+
 @pytest.fixture
 def run(make_model, manifest: Path, tmp_path: Path) -> Callable[..., tuple[EncDecCTCModel, Adaptation]]:
     runs = itertools.count()
@@ -53,12 +65,12 @@ def run(make_model, manifest: Path, tmp_path: Path) -> Callable[..., tuple[EncDe
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_on_stored_activations_as_on_recordings(run, adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_stored_activations_as_on_recordings(run, adapter: str, caplog: pytest.LogCaptureFixture) -> None:
     """Loss curves in single precision, weights in double (design 5.19)."""
     _, one = run(**ADAPTERS[adapter], cache="off")
-    assert "computed in every epoch (model.adapter.cache=off)" in capsys.readouterr().out
+    assert "computed in every epoch (model.adapter.cache=off)" in said(caplog)
     _, two = run(**ADAPTERS[adapter], cache="required")
-    assert "computed once, 4 utterances" in capsys.readouterr().out  # training and validation are the same here
+    assert "computed once, 4 utterances" in said(caplog)  # training and validation are the same here
     assert [e["train_loss"] for e in one.history] == pytest.approx([e["train_loss"] for e in two.history], rel=1e-4)
     assert [e["val_wer"] for e in one.history] == [e["val_wer"] for e in two.history]
     assert one.history[-1]["train_loss"] < one.history[0]["train_loss"]
@@ -89,13 +101,13 @@ def test_regularisers_hold_the_adapter_near_the_base(run) -> None:
     assert 0 < distance(l2_weight=100.0) < 0.8 * free
 
 
-def test_what_cannot_be_exact_is_said(make_model, manifest: Path, tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_exact_is_said(make_model, manifest: Path, tmp_path: Path, caplog) -> None:
     model = make_model()
     settings = {**QUICK, "exp_dir": str(tmp_path), "max_epochs": 1}
     with pytest.raises(InputError, match="cache=required, but 2[0-9] tensors of the encoder itself are trained"):
         adapt(model, "anna", manifest, unfreeze_base=True, cache="required", **settings)
     adapt(make_model(), "anna", manifest, unfreeze_base=True, **settings)
-    assert "computed in every epoch (2" in capsys.readouterr().out
+    assert "computed in every epoch (2" in said(caplog)
     with pytest.raises(InputError, match="cache=sometimes: expected one of auto, off, required"):
         adapt(make_model(), "anna", manifest, cache="sometimes", **settings)
 
@@ -111,21 +123,21 @@ def test_spec_augment_is_applied_where_it_is_set(run, make_model, manifest: Path
 
 def test_spec_augment_of_the_base_is_left_out(make_model, manifest: Path, tmp_path: Path) -> None:
     model = make_model()
-    model.spec_augmentation = SpectrogramAugmentation(freq_masks=1, freq_width=2)
+    model.spec_augmentation = own = SpectrogramAugmentation(freq_masks=1, freq_width=2)
     settings = {**QUICK, "max_epochs": 2, "folds": 0, "exp_dir": str(tmp_path)}
     result = adapt(model, "anna", manifest, cache="required", **settings)
-    assert model.spec_augmentation is None
+    assert model.spec_augmentation is own  # again
     seconds = [epoch["seconds"] for epoch in result.history]
     assert seconds == sorted(seconds) and 0 < seconds[-1] <= result.seconds
 
 
-def test_kept_activations_are_used_by_a_later_run(run, tmp_path: Path, capsys) -> None:
+def test_kept_activations_are_used_by_a_later_run(run, tmp_path: Path, caplog) -> None:
     folder = tmp_path / "activations"
     for found in (0, 4):
         run(cache_dir=str(folder), layers="last", hidden_dims=[4], max_epochs=1)
-        assert f"computed once, {4 - found} utterances" in capsys.readouterr().out
+        assert f"computed once, {4 - found} utterances" in said(caplog)
     run(cache_dir=str(folder), layers="first", hidden_dims=[4], max_epochs=1)
-    assert "computed once, 4 utterances" in capsys.readouterr().out  # another point
+    assert "computed once, 4 utterances" in said(caplog)  # another point
 
 
 def test_base_stays_as_it_was_and_the_result_is_told(run, make_model) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_ds2_adapters.adaptation.cross_validation import Trial, Verdict, conclude, decide, run_epoch
-from nemo_ds2_adapters.adaptation.together.member import Score, TokenScore
+from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, copies_of, decide, run_epoch, split
+from nemo_ds2_adapters.adaptation.engine import TokenScore
+from nemo_ds2_adapters.evaluation.errors import Score
 
 Epochs = list[tuple[int, float]]  # errors and loss of each
 
@@ -42,7 +43,7 @@ class Curves:
         return [[TokenScore(*self.curves[member][member.epochs - 1])] for member in members]
 
     def scores(self, members: list[Fold]) -> list[list[Score]]:
-        return [[Score(0, 0)] * 4 for _ in members]  # all right: any epoch is accepted
+        return [[Score(50)] * 4 for _ in members]  # all right: any epoch is accepted
 
 
 def run(training: Curves, *trials: Trial) -> list[Verdict]:
@@ -53,7 +54,7 @@ def run(training: Curves, *trials: Trial) -> list[Verdict]:
 
 def trial(curves: list[Epochs], patience: int | None = None) -> tuple[Trial, Curves]:
     folds = [Fold(patience, len(curve)) for curve in curves]
-    return Trial(folds, {i: Score(9, 9) for i in range(4)}, words=200), Curves(dict(zip(folds, curves)))
+    return Trial(folds, {i: Score(50, 9, 200, 9) for i in range(4)}), Curves(dict(zip(folds, curves)))
 
 
 def errors(*numbers: int) -> Epochs:
@@ -108,7 +109,7 @@ def test_patience_stops_no_earlier_and_no_later(curve: Epochs, patience: int) ->
 
 
 def scores(*errors: tuple[int, int]) -> list[Score]:
-    return [Score(*one) for one in errors]
+    return [Score(20, words, 80, characters) for words, characters in errors]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,20 @@ def scores(*errors: tuple[int, int]) -> list[Score]:
     ],
 )
 def test_what_is_accepted(base: list, adapted: list, is_accepted: bool) -> None:
-    verdict = decide(7, scores(*base), scores(*adapted), words=20)
+    verdict = decide(7, scores(*base), scores(*adapted))
     assert verdict.epochs == (7 if is_accepted else 0)
-    before, after = (sum(words for words, _ in errors) / 20 for errors in (base, adapted))
+    before, after = (sum(words for words, _ in errors) / (20 * len(base)) for errors in (base, adapted))
     assert (verdict.wer_before, verdict.wer_after) == (before, after if is_accepted else before)
+
+
+def test_copies_of_a_recording_stay_together_and_are_scored_once() -> None:
+    copies = copies_of([3, 4, 5, 6, 7, 8], ["a", "b", "a", "c", "b", "a"])
+    assert copies == {3: [3, 5, 8], 4: [4, 7], 6: [6]}
+
+
+@given(st.integers(2, 40), st.integers(2, 6))
+def test_each_is_left_out_once(count: int, folds: int) -> None:
+    parts = split(range(count), folds)
+    assert sorted(i for part in parts for i in part) == list(range(count))
+    assert len(parts) == (count if count < 2 * folds else folds)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -1,10 +1,9 @@
-"""What holds an adapter near the base where there is little data."""
+"""What holds an adapter near the base where there is little data: beside the CTC loss, and in the weights kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from nemo.collections.asr.models import ASRModel
 from torch import Tensor, nn
@@ -33,6 +32,56 @@ def distance_to(start: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor
     return torch.stack([(p - s).square().sum() for p, s in zip(parameters, start)]).sum()
 
 
+class Regulariser:
+    """What it costs an adapter to be far from the base.
+
+    Args:
+        parameters: as they start.
+        kl_weight: of `divergence`.
+        l2_weight: of `distance_to` the start.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], kl_weight: float, l2_weight: float) -> None:
+        self.kl_weight, self.l2_weight = kl_weight, l2_weight
+        self._parameters = parameters
+        self._start = [p.detach().clone() for p in parameters] if l2_weight else []
+
+    def added_to(self, loss: Tensor, log_probs: Tensor, lengths: Tensor, base: Callable[[], Tensor]) -> Tensor:
+        """A CTC loss and the costs.
+
+        Args:
+            loss: mean over the batch.
+            log_probs: `[B, T, V]`, of the adapted model.
+            lengths: `[B]`, real frames.
+            base: gives the base's log probabilities, `[B, T', V]` with all real frames; is asked if they are needed.
+        """
+        if self.kl_weight:
+            wanted = base()
+            loss = loss + self.kl_weight * divergence(wanted, log_probs[:, : wanted.shape[1]], lengths)
+        if self.l2_weight:
+            start = [s.to(p.device) for s, p in zip(self._start, self._parameters)]
+            loss = loss + self.l2_weight * distance_to(start, self._parameters)
+        return loss
+
+
+class EpochMean:
+    """The mean of weights over epochs.
+
+    (Polyak & Juditsky 1992; over epochs as in Izmailov et al. 2018, without their learning rates.)
+    """
+
+    def __init__(self) -> None:
+        self.epochs = 0
+        self.weights: list[Tensor] = []  # none before the first epoch
+
+    @torch.no_grad()
+    def add(self, parameters: Sequence[Tensor]) -> None:
+        """Take in the weights as they are at the end of an epoch."""
+        self.epochs += 1
+        mean = self.weights or [p.detach().clone() for p in parameters]
+        self.weights = [torch.lerp(m.to(p.device), p.detach(), 1 / self.epochs) for m, p in zip(mean, parameters)]
+
+
 class RegularisedLoss(nn.Module):
     """A model's own loss, and in training what it costs to be far from the base.
 
@@ -46,9 +95,7 @@ class RegularisedLoss(nn.Module):
         super().__init__()
         self.loss = model.loss
         self._model = (model,)  # in a tuple: not a part of this module
-        self._kl_weight, self._l2_weight = kl_weight, l2_weight
-        self._parameters_now = [p for p in model.parameters() if p.requires_grad]
-        self._start = [p.detach().clone() for p in self._parameters_now]
+        self._regulariser = Regulariser([p for p in model.parameters() if p.requires_grad], kl_weight, l2_weight)
         self._encoder_input: dict[str, Any] = {}
 
     def remember(self, encoder: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -60,15 +107,9 @@ class RegularisedLoss(nn.Module):
         loss = self.loss(log_probs=log_probs, input_lengths=input_lengths, **targets)
         if not torch.is_grad_enabled():
             return loss
-        if self._kl_weight:
-            base = self._base_log_probs(log_probs.device)
-            loss = loss + self._kl_weight * divergence(base, log_probs, input_lengths)
-        if self._l2_weight:
-            start = [s.to(log_probs.device) for s in self._start]
-            loss = loss + self._l2_weight * distance_to(start, self._parameters_now)
-        return loss
+        return self._regulariser.added_to(loss, log_probs, input_lengths, self._base_log_probs)
 
-    def _base_log_probs(self, device: torch.device) -> Tensor:
+    def _base_log_probs(self) -> Tensor:
         (model,), named = self._model, self._encoder_input
         self._encoder_input = {}
         with torch.no_grad(), enabled_adapters(model, None):
@@ -90,56 +131,3 @@ def regularised(model: ASRModel, kl_weight: float, l2_weight: float) -> Iterator
     finally:
         handle.remove()
         model.loss = before
-
-
-class AverageEpochs(pl.Callback):
-    """Validates and keeps the mean of the trained weights over all epochs so far; training goes on from the last ones.
-
-    (Polyak & Juditsky 1992; over epochs as in Izmailov et al. 2018, without their learning rates.)
-    """
-
-    def __init__(self) -> None:
-        self._epochs = 0
-        self._mean: list[Tensor] = []
-        self._trained: list[Tensor] | None = None  # while the model has the mean
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """At the end of an epoch: the model gets the mean."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._put_mean(pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same where there is no validation."""
-        self._put_mean(pl_module)
-
-    @torch.no_grad()
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on from where training was."""
-        if self._trained is not None:
-            for parameter, value in zip(_trainable(pl_module), self._trained):
-                parameter.copy_(value)
-            self._trained = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint, whose weights are the mean."""
-        return {"epochs": self._epochs, "mean": self._mean, "trained": self._trained}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self._epochs, self._mean, self._trained = (state_dict[key] for key in ("epochs", "mean", "trained"))
-
-    @torch.no_grad()
-    def _put_mean(self, model: nn.Module) -> None:
-        if self._trained is not None:
-            return
-        parameters = _trainable(model)
-        self._trained = [p.detach().clone() for p in parameters]
-        self._epochs += 1
-        mean = self._mean or self._trained
-        self._mean = [torch.lerp(m.to(p.device), p, 1 / self._epochs) for m, p in zip(mean, parameters)]
-        for parameter, value in zip(parameters, self._mean):
-            parameter.copy_(value)
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]

@@ -1,16 +1,17 @@
-"""Whether an adapter helps a person, and after how many epochs: the person's own training utterances tell."""
+"""Whether an adapter is kept, and after how many epochs: the person's own training utterances tell."""
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Self
 
 from torch import Tensor
 
-from nemo_ds2_adapters.activations.dataset import PrefixDataset
-from nemo_ds2_adapters.adaptation.together.loop import Together
-from nemo_ds2_adapters.adaptation.together.member import Member, Score, Settings, TokenScore
-from nemo_ds2_adapters.adaptation.together.parts import Parts
+from nemo_ds2_adapters.adaptation.engine import Engine, TokenScore
+from nemo_ds2_adapters.adaptation.member import Member
+from nemo_ds2_adapters.adaptation.settings import Settings
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.evaluation.errors import Score
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
 LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effect one in twenty is as large
@@ -18,22 +19,21 @@ LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effec
 
 @dataclass(frozen=True)
 class Verdict:
-    """What cross-validation says. Sums over all of a person's training utterances, each scored out of fold."""
+    """What cross-validation says. Sums over all of a person's recordings, each scored out of fold."""
 
     epochs: int  # to train for; 0: the base is better, or no worse than chance would have it
-    words: int  # of the references
     base: Score
     adapted: Score | None  # after `epochs`, None for 0
 
     @property
     def wer_before(self) -> float:
         """The base's word error rate, as a fraction."""
-        return self.base.word_errors / max(self.words, 1)
+        return _rate(self.base)
 
     @property
     def wer_after(self) -> float:
         """That of what is kept."""
-        return (self.adapted or self.base).word_errors / max(self.words, 1)
+        return _rate(self.adapted or self.base)
 
 
 @dataclass
@@ -41,16 +41,41 @@ class Trial:
     """One person's adapter, trained once without each fold.
 
     Args:
-        members: see `fold_members`.
-        base: by its index, each utterance without the adapter.
-        words: of all references.
+        members: one per fold, trained without its utterances and scored on them.
+        base: by position, each utterance that is scored, with what the adapter is compared with.
     """
 
     members: Sequence[Member]
     base: Mapping[int, Score]
-    words: int
     curve: list[TokenScore] = field(default_factory=list)  # out of fold, summed, after each epoch
     _best: list[list[Tensor]] = field(default_factory=list)  # the members' weights after the best epoch
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        start: Adapter,
+        utterances: Sequence[int],
+        settings: Settings,
+        compared_with: Adapter | None = None,
+    ) -> Self:
+        """The trial of a person.
+
+        Args:
+            engine: has the utterances.
+            start: what training starts from; it must know nothing of the utterances.
+            utterances: the person's, positions in the engine's data; at least two recordings.
+            settings: of the training.
+            compared_with: what the adapter must be better than, None for the base.
+        """
+        copies = copies_of(utterances, [engine.data.recording(i) for i in utterances])
+        scored = list(copies)
+        members = []
+        for held_out in split(scored, settings.folds):
+            left_out = {copy for i in held_out for copy in copies[i]}
+            train = [i for i in utterances if i not in left_out]
+            members.append(engine.member(start, train, held_out, settings))
+        return cls(members, dict(zip(scored, engine.score(scored, compared_with))))
 
     @property
     def best_epoch(self) -> int:
@@ -78,51 +103,52 @@ class Trial:
             member.restore(weights)
 
 
-def fold_members(
-    parts: Parts, data: PrefixDataset, utterances: Sequence[int], folds: int, settings: Settings
-) -> list[Member]:
-    """One adapter per fold, trained without the fold's utterances and scored on them.
+def copies_of(utterances: Sequence[int], recordings: Sequence[str]) -> dict[int, list[int]]:
+    """By the first utterance of each recording, all utterances of it: they are left out together, and scored once.
 
     Args:
-        parts: the adapter as training starts; it is copied.
-        data: activations.
-        utterances: a person's, indices in the data.
-        folds: number of parts that take turns; with fewer utterances than two per fold, each is left out once.
-        settings: of the training.
+        utterances: positions.
+        recordings: what tells the recording of each from others.
+    """
+    of_recording: dict[str, list[int]] = {}
+    for utterance, recording in zip(utterances, recordings, strict=True):
+        of_recording.setdefault(recording, []).append(utterance)
+    return {group[0]: group for group in of_recording.values()}
+
+
+def split(utterances: Sequence[int], folds: int) -> list[Sequence[int]]:
+    """Parts of the utterances that take turns in being held out.
+
+    With fewer utterances than two per part, each is left out once.
     """
     count = len(utterances) if len(utterances) < 2 * folds else folds
-    members = []
-    for k in range(count):
-        held_out = list(utterances[k::count])
-        train = [i for position, i in enumerate(utterances) if position % count != k]
-        members.append(Member(copy.deepcopy(parts), train, data.durations(train), held_out, settings))
-    return members
+    return [utterances[k::count] for k in range(count)]
 
 
-def run_epoch(together: Together, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
+def run_epoch(engine: Engine, trials: Sequence[Trial], others: Sequence[Member] = ()) -> None:
     """Train the members of trials for one more epoch, and take down what they have reached.
 
     Args:
-        together: the training.
+        engine: the training.
         trials: none of them over.
         others: are trained along with them.
     """
     members = list(chain(*(trial.members for trial in trials)))
-    together.train_epoch([*members, *others])
-    scores = iter(together.token_scores(members))
+    engine.train_epoch([*members, *others])
+    scores = iter(engine.token_scores(members))
     for trial in trials:
         trial.note([next(scores) for _ in trial.members])
 
 
-def conclude(together: Together, trial: Trial) -> Verdict:
+def conclude(engine: Engine, trial: Trial) -> Verdict:
     """What a trial that is over says of its best epoch."""
     trial.restore_best()
-    scored = zip(trial.members, together.scores(trial.members))
+    scored = zip(trial.members, engine.scores(trial.members))
     adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}
-    return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base], trial.words)
+    return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base])
 
 
-def decide(epochs: int, base: Collection[Score], adapted: Collection[Score], words: int) -> Verdict:
+def decide(epochs: int, base: Collection[Score], adapted: Collection[Score]) -> Verdict:
     """Accept the adapter if it makes fewer errors than the base, by more than chance would have it.
 
     That is by `LEAST_WORDS`, and both in words and in characters by `LEAST_DEVIATIONS` times the standard deviation
@@ -133,19 +159,17 @@ def decide(epochs: int, base: Collection[Score], adapted: Collection[Score], wor
         epochs: that the adapter was trained for.
         base: of each utterance without the adapter.
         adapted: of the same utterances, out of fold.
-        words: of all references.
     """
     by_words = [b.word_errors - a.word_errors for b, a in zip(base, adapted)]
     by_characters = [b.character_errors - a.character_errors for b, a in zip(base, adapted)]
     if sum(by_words) >= LEAST_WORDS and _is_beyond_chance(by_words) and _is_beyond_chance(by_characters):
-        return Verdict(epochs, words, total(base), total(adapted))
-    return Verdict(0, words, total(base), None)
+        return Verdict(epochs, sum(base, Score()), sum(adapted, Score()))
+    return Verdict(0, sum(base, Score()), None)
 
 
 def _is_beyond_chance(differences: Sequence[int]) -> bool:
     return sum(differences) > 0 and sum(differences) >= LEAST_DEVIATIONS * sum(d * d for d in differences) ** 0.5
 
 
-def total(scores: Collection[Score]) -> Score:
-    """The sum over utterances."""
-    return Score(sum(score.word_errors for score in scores), sum(score.character_errors for score in scores))
+def _rate(score: Score) -> float:
+    return score.word_errors / max(score.words, 1)

@@ -1,4 +1,4 @@
-"""Adapters that are not attached: copies, and how they run in a model."""
+"""Adapters that are not attached, as modules: how many of them run in one model."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,38 @@ from nemo.core.classes.mixins.adapter_mixin_strategies import ResidualAddAdapter
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_layer, adapter_parts
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.modules import MLPAdapter
 
-Parts = dict[str, nn.Module]  # one adapter: path of the block in the model -> its module there
+Modules = dict[str, nn.Module]  # one adapter: point, the path of a block in the model -> its module there
 
 ENCODER_POINTS = "encoder.adapter_points."
 
 
-def copied_parts(model: ASRModel, name: str) -> Parts:
-    """A copy of an attached adapter that is not attached."""
-    return {path: copy.deepcopy(part) for path, part in adapter_parts(model, name)}
+def modules_of(adapter: Adapter, model: ASRModel, name: str) -> Modules:
+    """Modules of an adapter's own, trainable.
+
+    Args:
+        adapter: its weights by point, as paths.
+        model: decides device and precision.
+        name: of an attached adapter of the same architecture, which is copied.
+    """
+    modules = {path: copy.deepcopy(module) for path, module in adapter_parts(model, name)}
+    for path, module in modules.items():
+        module.load_state_dict(adapter.weights[path])
+        module.requires_grad_(True)
+    return modules
 
 
-def can_share_batch(parts: Parts) -> bool:
+def can_share_batch(modules: Modules) -> bool:
     """Whether `side_by_side` computes what the adapter computes alone in training mode."""
-    return all(path.startswith(ENCODER_POINTS) and _is_plain(part) for path, part in parts.items())
+    return all(path.startswith(ENCODER_POINTS) and _is_plain(module) for path, module in modules.items())
 
 
 @contextmanager
-def side_by_side(model: ASRModel, adapters: Sequence[Parts]) -> Iterator[None]:
+def side_by_side(model: ASRModel, adapters: Sequence[Modules]) -> Iterator[None]:
     """In this block, each adapter runs on its own share of the batch's rows.
 
     Args:
@@ -48,13 +59,13 @@ def side_by_side(model: ASRModel, adapters: Sequence[Parts]) -> Iterator[None]:
 
 
 @contextmanager
-def installed(model: ASRModel, name: str, parts: Parts) -> Iterator[None]:
+def installed(model: ASRModel, name: str, modules: Modules) -> Iterator[None]:
     """In this block, these modules stand in the place of those of an attached adapter, which is enabled."""
-    layers = {path: adapter_layer(model.get_submodule(path)) for path in parts}
+    layers = {path: adapter_layer(model.get_submodule(path)) for path in modules}
     before = {path: layer[name] for path, layer in layers.items()}
     try:
         for path, layer in layers.items():
-            layer[name] = parts[path]
+            layer[name] = modules[path]
         with enabled_adapters(model, name):
             yield
     finally:
@@ -71,14 +82,14 @@ def _add_to_rows(block: nn.Module, modules: Sequence[nn.Module]) -> RemovableHan
     return block.register_forward_hook(add)
 
 
-def _is_plain(part: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> bool:
     """Whether it is added to its input, and computes the same in training and in eval mode."""
-    if not isinstance(part, MLPAdapter | LinearAdapter):
+    if not isinstance(module, MLPAdapter | LinearAdapter):
         return False
-    strategy: Any = part.adapter_strategy
+    strategy: Any = module.adapter_strategy
     return (
         type(strategy) is ResidualAddAdapterStrategy
         and strategy.stochastic_depth == 0
         and strategy.l2_lambda == 0
-        and not any(isinstance(module, nn.Dropout) and module.p > 0 for module in part.modules())
+        and not any(isinstance(inner, nn.Dropout) and inner.p > 0 for inner in module.modules())
     )
