@@ -9,16 +9,16 @@ that of a new person, and its residuals say how far the prediction may be off.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from nemo_ds2_adapters.adaptation.outcome import Kind
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
 from nemo_ds2_adapters.evaluation.errors import Score
 
-Kind = Literal["base", "prior", "adapted"]
 HARM = 0.01  # errors per word that a person may lose
 MOST_HARM = 0.05  # probability of losing more
 BEYOND = 1.1  # times the largest error rate in the record: nobody in the population was like that
