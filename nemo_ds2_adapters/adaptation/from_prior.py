@@ -16,7 +16,7 @@ from nemo_ds2_adapters.evaluation.errors import Score
 
 def adapt_from_prior(
     engine: Engine, people: Sequence[Sequence[int]], population: Adapter, prior: VoicePrior, seed: int
-) -> list[Outcome | Adapter]:
+) -> tuple[dict[int, Outcome], dict[int, Adapter]]:
     """What is best for each person by what became of people like them.
 
     Args:
@@ -27,10 +27,11 @@ def adapt_from_prior(
         seed: of the order of utterances.
 
     Returns:
-        for each what came of it; or for a person who is unlike everybody in the population, what their training,
+        by number, what came of each person; and for who is unlike everybody in the population, what their training,
         to be decided by their own recordings alone, is to start from: the better one of base and population's adapter.
     """
-    found: list[Outcome | Adapter] = []
+    found: dict[int, Outcome] = {}
+    unlike: dict[int, Adapter] = {}
     members: dict[int, tuple[Member, Step]] = {}
     for number, positions in enumerate(people):
         seconds = sum(engine.data.durations(positions))
@@ -38,7 +39,7 @@ def adapt_from_prior(
         base = sum(engine.score(positions), Score())
         own = sum(engine.score(positions, population), Score())
         if is_unlike(prior, step, base, own):
-            found.append(population if own.word_errors <= base.word_errors else zero(population))
+            unlike[number] = population if own.word_errors <= base.word_errors else zero(population)
             continue
         choice = choose(prior, step, seconds, base, own)
         if choice.kind == "adapted":
@@ -48,12 +49,12 @@ def adapt_from_prior(
         after = before if choice.kind == "base" else max(before - choice.gain, 0.0)
         epochs = step.epochs if choice.kind == "adapted" else 0
         kept = population if choice.kind == "prior" else zero(population)
-        found.append(Outcome(kept, choice.kind, choice.reason, before, after, epochs))
+        found[number] = Outcome(kept, choice.kind, choice.reason, before, after, epochs)
     _train(engine, [(member, step.epochs) for member, step in members.values()])
     for number, (member, step) in members.items():
         trained = towards(population, member.adapter(), step.share)
         found[number] = replace(found[number], adapter=trained) if is_finite(trained) else Outcome(problem=NOT_FINITE)
-    return found
+    return found, unlike
 
 
 def _train(engine: Engine, members: Sequence[tuple[Member, int]]) -> None:

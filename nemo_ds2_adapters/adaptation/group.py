@@ -156,11 +156,11 @@ def _cross_validated(
 
 def _outcome(verdict: Verdict | None, whole: Member, start: Adapter) -> Outcome:
     assert verdict is not None  # the course is over
-    rates = {"wer_before": verdict.wer_before, "wer_after": verdict.wer_after, "epochs": verdict.epochs}
+    rates = (verdict.wer_before, verdict.wer_after, verdict.epochs)
     if not verdict.epochs:
         reason = "their own recordings do not show that an adapter helps"
-        return Outcome(zero(start) if is_additive(start) else None, "base", reason, **rates)
+        return Outcome(zero(start) if is_additive(start) else None, "base", reason, *rates)
     adapter = whole.adapter()
     if not is_finite(adapter):
         return Outcome(problem=NOT_FINITE)
-    return Outcome(adapter, "adapted", "recordings left out of training in turn show that it helps", **rates)
+    return Outcome(adapter, "adapted", "recordings left out of training in turn show that it helps", *rates)

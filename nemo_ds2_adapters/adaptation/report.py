@@ -17,7 +17,9 @@ class SpeakerResult:
     """One speaker. Word error rates are fractions, over the training recordings, each scored out of fold."""
 
     user: str
-    status: str  # `trained`, `updated`, `prior kept`, `base kept`, `base kept: no adapter`, `finished before`, or `skipped`
+    status: (
+        str  # `trained`, `updated`, `prior kept`, `base kept`, `base kept: no adapter`, `finished before`, `skipped`
+    )
     utterances: int
     seconds: float  # of speech
     wer_before: float | None = None
