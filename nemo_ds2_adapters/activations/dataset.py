@@ -112,7 +112,7 @@ class PrefixData(Dataset[Item | list[Item]]):
 
     def recording(self, position: int) -> str:
         """Hash of an utterance's samples: copies of a recording have the same, whatever their files are called."""
-        return sha256(self._dataset.item(position)[0].numpy()).hexdigest()
+        return sha256(self._dataset.item(position)[0].numpy().tobytes()).hexdigest()
 
     def item(self, position: int) -> Item:
         """Activations and tokens of one utterance.

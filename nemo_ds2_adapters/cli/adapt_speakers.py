@@ -10,7 +10,7 @@ from nemo_ds2_adapters.activations.settings import CacheSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.report import REPORTS, table, write_reports
-from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings
+from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
@@ -35,7 +35,8 @@ def main(cfg: DictConfig) -> None:
     settings, cache = Settings.of(values), CacheSettings.of(adapter)
     if cache.folder is not None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
-    start = StartSettings.of(adapter)
+    beginning = StartSettings.of(adapter)
+    check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
     manifest = data["manifest_filepath"]
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     speakers = within_limits(speakers, data)
@@ -45,15 +46,15 @@ def main(cfg: DictConfig) -> None:
         recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
         check_not_input(folder / name, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
 
-    store = AdapterStore(cfg.adapter_store)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
+    start = starting_adapter(model, "speaker", beginning, settings.seed)
     results = adapt_speakers(
         model,
         speakers,
-        store,
+        AdapterStore(cfg.adapter_store),
         settings,
-        starting_adapter(model, "speaker", start, settings.seed),
+        start,
         key=MANIFEST,
         users_at_once=adapter["users_at_once"],
         cache=cache,
