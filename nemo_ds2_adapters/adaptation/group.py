@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
@@ -18,10 +17,9 @@ from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings
 from nemo_ds2_adapters.adaptation.state import left_as_it_was
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
-from nemo_ds2_adapters.adapters.attach import attach, detach
+from nemo_ds2_adapters.adapters.attach import attach, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_names
-from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
+from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
@@ -80,28 +78,20 @@ def adapt_group(
         InputError: the adapter does not fit the model, or the model is no frozen DeepSpeech2; a recording cannot be
             read.
     """
-    with ExitStack() as stack:
-        stack.enter_context(left_as_it_was(model))
-        before = enabled_names(model) if adapter_names(model) else []
+    with left_as_it_was(model), undone(model):
         attach(model, start, as_name=IN_TRAINING)
-        stack.callback(lambda: before and enable_adapters(model, before))
-        stack.callback(detach, model, IN_TRAINING)
-        model.spec_augmentation = None
-        model.freeze()
-        enable_adapters(model, IN_TRAINING)
-        if reason := why_not_exact(model):
-            raise InputError(f"adapters cannot be trained together: {reason}")
-        start = attached_adapter(model, IN_TRAINING, start.metadata)
-        caches = [cache or PrefixCache()] * len(groups) if cache is None or isinstance(cache, PrefixCache) else cache
-        data = PrefixData(
-            model,
-            UtteranceDataset([*chain.from_iterable(groups)], model),
-            resume_point(model),
-            [one for one, group in zip(caches, groups) for _ in group],
-        )
-        data.compute()
-        engine = Engine(model, data, IN_TRAINING)
-        yield from _courses(engine, groups, settings, start)
+        with enabled_adapters(model, IN_TRAINING):
+            model.spec_augmentation = None
+            model.freeze()
+            if reason := why_not_exact(model):
+                raise InputError(f"adapters cannot be trained together: {reason}")
+            start = attached_adapter(model, IN_TRAINING, start.metadata)
+            caches = cache if isinstance(cache, Sequence) else [cache or PrefixCache()] * len(groups)
+            dataset = UtteranceDataset([*chain.from_iterable(groups)], model)
+            own = [one for one, group in zip(caches, groups) for _ in group]
+            data = PrefixData(model, dataset, resume_point(model), own)
+            data.compute()
+            yield from _courses(Engine(model, data, IN_TRAINING), groups, settings, start)
 
 
 def _courses(

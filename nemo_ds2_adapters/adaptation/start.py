@@ -9,7 +9,7 @@ from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.adaptation.settings import ADAPTER, StartSettings
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.attach import add_adapter, detach
+from nemo_ds2_adapters.adapters.attach import add_adapter, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names, existing_name
 from nemo_ds2_adapters.adapters.names import split_name
@@ -40,17 +40,14 @@ def new_adapter(model: ASRModel, name: str, config: Mapping[str, Any], seed: int
         "decoder" in module or not isinstance(model.encoder, DeepSpeech2EncoderAdapter)
     ):
         raise InputError(f"{ADAPTER}: layers={config['layers']} is for adapters in a DeepSpeech2 encoder only")
-    try:
-        with seeded(seed):
+    with undone(model), seeded(seed):
+        try:
             add_adapter(model, name, dict(config))
-    except AdapterNameError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{ADAPTER}: {error}") from error
-    try:
+        except AdapterNameError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{ADAPTER}: {error}") from error
         return attached_adapter(model, plain)
-    finally:
-        detach(model, plain)
 
 
 def starting_adapter(model: ASRModel, name: str, settings: StartSettings, seed: int, option: str = "") -> Adapter:

@@ -48,5 +48,7 @@ def left_as_it_was(model: ASRModel) -> Iterator[None]:
 def _restore_sections(model: ASRModel, sections: dict[str, Any]) -> None:
     with open_dict(model.cfg):
         for name in SECTIONS:
-            model.cfg.pop(name, None)
-        model.cfg.update(sections)
+            if name in sections:
+                model.cfg[name] = sections[name]
+            else:
+                model.cfg.pop(name, None)

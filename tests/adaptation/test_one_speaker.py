@@ -235,7 +235,6 @@ def test_a_finished_run_with_more_epochs_counts_them_all(run: Run) -> None:
     ("keys", "epochs"),
     [
         ({"trainer.check_val_every_n_epoch": 2}, 3),
-        ({"trainer.max_steps": 1, "model.optim.lr": 10.0}, 1),
         ({"trainer.max_epochs": -1, "trainer.max_steps": 20}, 10),
         ({"trainer.max_epochs": -1, "trainer.max_time": "00:00:00:01"}, None),
         ({f"{CHECKPOINTS}.monitor": "val_loss"}, 3),
@@ -254,6 +253,12 @@ def test_limits_and_checkpoints_of_all_kinds(run: Run, keys: dict, epochs: int |
         assert result.wer_after <= min(rates)  # several validations in an epoch leave the last one's
     assert epochs is None or len(result.history) == epochs
     assert result.path.is_file() and torch.equal(restored_weights(result), flat(model))
+
+
+def test_one_step_is_validated_though_no_epoch_is_over(run: Run) -> None:
+    _, result = run({"trainer.max_steps": 1})
+    (row,) = result.history
+    assert row["val_wer"] >= result.wer_after and result.path.is_file() and result.model_path.is_file()
 
 
 def test_steps_without_validation(run: Run) -> None:
