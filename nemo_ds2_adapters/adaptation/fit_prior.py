@@ -10,9 +10,9 @@ from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.engine import Engine
-from nemo_ds2_adapters.adaptation.group import training_engine
+from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.member import Member
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
+from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, person_settings
 from nemo_ds2_adapters.adaptation.settings import Settings, check_number, check_whole
 from nemo_ds2_adapters.adapters.adapter import Adapter, towards, with_metadata
 from nemo_ds2_adapters.data.speakers import Speaker
@@ -63,13 +63,6 @@ class PriorSettings:
     def person(self) -> Settings:
         """Of one person's training."""
         return person_settings(self.person_lr, self.person_batch_size, max(self.person_epochs), self.seed)
-
-
-def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
-    """Of the training of a person's adapter from the population's, with steps of one size."""
-    return Settings(
-        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
-    )
 
 
 def learn_prior(
