@@ -14,8 +14,8 @@ from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
 from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
 from nemo_ds2_adapters.adaptation.engine import Engine
 from nemo_ds2_adapters.adaptation.member import Member
+from nemo_ds2_adapters.adaptation.prepare import left_as_it_was
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings
-from nemo_ds2_adapters.adaptation.state import left_as_it_was
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter

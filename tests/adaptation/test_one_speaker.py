@@ -15,9 +15,9 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adaptation import decision
 from nemo_ds2_adapters.adaptation.adapt import adapt, config_with
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker, keep_base
-from nemo_ds2_adapters.adaptation.result import Adaptation
-from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
