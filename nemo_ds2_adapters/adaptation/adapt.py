@@ -78,7 +78,7 @@ def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     for section in (section.format(kind) for section in SECTIONS):
         for name, value in (OmegaConf.select(cfg, section) or DictConfig({})).items_ex(resolve=False):
             if name in SECTIONS_AS_SETTINGS or not (isinstance(value, DictConfig) or name in NOT_SETTINGS):
-                places.setdefault(name, section)
+                places.setdefault(str(name), section)
     unknown = [name for name in settings if name not in places]
     if unknown:
         nearest = {name: difflib.get_close_matches(name, places, n=1, cutoff=0.0)[0] for name in unknown}
