@@ -65,18 +65,11 @@ def adapt_group(
             read.
     """
     with training_engine(model, groups, prior.adapter if prior else start, cache) as (engine, positions, start):
-        if prior is None:
-            yield from _cross_validated(
-                engine, dict(enumerate(positions)), settings, dict.fromkeys(range(len(groups)), start)
-            )
-            return
-        unlike = {}
-        for number, found in enumerate(adapt_from_prior(engine, positions, start, prior, settings.seed)):
-            if isinstance(found, Outcome):
-                yield number, found
-            else:
-                unlike[number] = found
-        yield from _cross_validated(engine, {n: positions[n] for n in unlike}, settings, unlike)
+        starts = dict.fromkeys(range(len(groups)), start)
+        if prior is not None:
+            outcomes, starts = adapt_from_prior(engine, positions, start, prior, settings.seed)
+            yield from outcomes.items()
+        yield from _cross_validated(engine, {n: positions[n] for n in starts}, settings, starts)
 
 
 def _cross_validated(

@@ -10,7 +10,7 @@ from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
 from nemo_ds2_adapters.adaptation.engine import Engine
-from nemo_ds2_adapters.adaptation.state import left_as_it_was
+from nemo_ds2_adapters.adaptation.prepare import left_as_it_was
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import attach, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter

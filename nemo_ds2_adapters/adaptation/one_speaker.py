@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
-from omegaconf import OmegaConf, open_dict
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.adaptation import lightning_fit as lightning
 from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
 from nemo_ds2_adapters.adaptation.engine import Engine
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.loaders import set_up_data
 from nemo_ds2_adapters.adaptation.losses import regularised
-from nemo_ds2_adapters.adaptation.result import Adaptation
-from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, FitSettings, Settings
+from nemo_ds2_adapters.adaptation.prepare import (
+    change_vocabulary,
+    freeze_all_but_adapter,
+    left_as_it_was,
+    set_optimizer,
+)
+from nemo_ds2_adapters.adaptation.report import Adaptation
+from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
-from nemo_ds2_adapters.adaptation.state import left_as_it_was
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
 from nemo_ds2_adapters.adapters.attached import attached_adapter
@@ -29,7 +34,7 @@ from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
 from nemo_ds2_adapters.adapters.names import split_name
-from nemo_ds2_adapters.base_training.experiment import REFUSALS, experiment, make_trainer, nemo_path, one_line, seeded
+from nemo_ds2_adapters.base_training.experiment import experiment, make_trainer, nemo_path, seeded
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
@@ -38,7 +43,6 @@ from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.formats.reading import FilePath
-from nemo_ds2_adapters.layers import RecurrentLayer
 
 logger = logging.getLogger(__name__)
 
@@ -214,26 +218,6 @@ def cross_validate(
     return conclude(engine, trial)
 
 
-def change_vocabulary(model: ASRModel, labels: Sequence[str] | None) -> bool:
-    """Give the model other output characters, None for those it has.
-
-    Returns:
-        whether the output layer is a new one.
-
-    Raises:
-        InputError: the model writes sub-words, or it has adapters made for the old characters.
-    """
-    if labels is None:
-        return False
-    if hasattr(model, "tokenizer"):
-        raise InputError("model.char_labels: this model writes sub-words, not characters")
-    if adapter_names(model):
-        raise InputError("model.char_labels: the model has adapters that depend on its vocabulary; use the base")
-    old = model.decoder
-    model.change_vocabulary(list(labels))
-    return model.decoder is not old
-
-
 def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence[Utterance] | None) -> Iterator[str]:
     """Check transcripts and recordings against the model, and say in lines what they are like.
 
@@ -245,51 +229,6 @@ def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence
         if utterances is not None:
             check_vocabulary(utterances, key, model)
             yield from check_recordings(utterances, model).lines(key)
-
-
-def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_output_layer: bool) -> None:
-    """Freeze everything and unfreeze the enabled adapter; SpecAugment is that of the settings, not the base's.
-
-    The frozen part stays in eval mode, so it computes what it will compute in use: no dropout, no dither, no
-    batch statistics. `frozen_in_eval_mode: false` gives NeMo's behaviour.
-
-    Raises:
-        InputError: there is no such SpecAugment.
-    """
-    try:
-        model.spec_augmentation = (
-            model.from_config_dict(OmegaConf.create(dict(settings.spec_augment))) if settings.spec_augment else None
-        )
-    except Exception as error:  # whatever a class raises on arguments that nobody checked
-        raise InputError(f"model.spec_augment: {error}") from error
-    model.freeze()
-    if settings.unfreeze_base:
-        model.unfreeze()
-    elif not settings.frozen_in_eval_mode:
-        model.train()
-        for module in model.modules():
-            if isinstance(module, RecurrentLayer):
-                module.dropout_when_frozen = True
-    model.unfreeze_enabled_adapters(freeze_batchnorm=not settings.unfreeze_base)
-    if has_new_output_layer:
-        model.decoder.unfreeze()
-    if model.spec_augmentation is not None:
-        model.training = True  # of the model alone, not of its parts: it augments in training mode only
-        model.spec_augmentation.train()
-
-
-def set_optimizer(model: ASRModel, optim: Mapping[str, Any]) -> None:
-    """Give the model NeMo's optimiser and schedule.
-
-    Raises:
-        InputError: they do not take these arguments.
-    """
-    with open_dict(model.cfg):  # NeMo keeps the optimiser only where the base has one, and trains nothing otherwise
-        model.cfg.optim = {key: value for key, value in optim.items() if value is not None}  # `sched: null`
-    try:
-        model.setup_optimization()
-    except (*REFUSALS, AttributeError, AssertionError, ImportError) as error:
-        raise InputError(f"model.optim: {one_line(error)}") from error
 
 
 def compute(data: Sequence[PrefixData], trainer: Any) -> str:

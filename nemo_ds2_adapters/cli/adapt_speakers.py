@@ -7,10 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.report import REPORTS, table, write_reports
-from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings, check_whole
+from nemo_ds2_adapters.adaptation.settings import Settings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command

@@ -6,7 +6,7 @@ from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.scratch import ScratchFolder
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.result import Adaptation
+from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.compat.base_file import make_folder
