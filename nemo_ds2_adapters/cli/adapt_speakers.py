@@ -10,10 +10,10 @@ from nemo_ds2_adapters.activations.settings import CacheSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.report import REPORTS, table, write_reports
-from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings
+from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.cli.script import hydra_command, make_folder
 from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.data.speakers import read_speakers
 from nemo_ds2_adapters.errors import InputError
@@ -45,9 +45,11 @@ def main(cfg: DictConfig) -> None:
         recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
         check_not_input(folder / name, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
 
-    store = AdapterStore(cfg.adapter_store)
+    check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
+    make_folder(folder, f"output_dir={folder}")
+    store = AdapterStore(cfg.adapter_store)
     results = adapt_speakers(
         model,
         speakers,
