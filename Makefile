@@ -57,7 +57,7 @@ lint: $(STAMP)
 
 # The site, in site/; anything that mkdocs warns of is an error.
 docs: $(VENV)/docs
-	@$(RUN) "$(PYTHON)" -m mkdocs --quiet build --strict
+	@$(RUN) NO_MKDOCS_2_WARNING=1 "$(PYTHON)" -m mkdocs --quiet build --strict
 	@echo "site/index.html"
 
 # A minute for each parser, with coverage guidance; what is found stays in fuzz_findings/. SECONDS_EACH=600 for longer.

@@ -1,4 +1,4 @@
-"""What mkdocs does beside rendering docs/: pages from the top of the checkout, the API, and files that pages link to."""
+"""What mkdocs does beside rendering docs/: pages of the top of the checkout, the API, files that pages link to."""
 
 import ast
 import os
@@ -76,16 +76,19 @@ def public_names() -> str:
     rows = []
     for line in (ROOT / PACKAGE / "__init__.pyi").read_text("utf-8").splitlines():
         if match := re.fullmatch(r"from \.(\S+) import (\w+) as \w+", line):
-            rows.append(f"- [`{match[2]}`][{defined_in(match[1], match[2])}.{match[2]}]")
+            rows.append(f"- [`{match[2]}`][{defined_in(match[1], match[2])}]")
     return "\n".join([f"# {PACKAGE}", "", "What the package itself offers:", "", *rows, ""])
 
 
 def defined_in(module: str, name: str) -> str:
-    """The module in which a name is defined, if it is imported from a folder's `__init__.py`."""
+    """Full path of what is imported under a name from a module, or from a folder's `__init__.py`."""
     path = ROOT / PACKAGE / Path(*module.split(".")) / "__init__.py"
-    if path.exists() and (match := re.search(rf"from (\S+) import [^\n]*\b{name}\b", path.read_text("utf-8"))):
-        return match[1]
-    return f"{PACKAGE}.{module}"
+    if path.exists():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+                if name == (alias.asname or alias.name):
+                    return f"{node.module}.{alias.name}"
+    return f"{PACKAGE}.{module}.{name}"
 
 
 def linked(source: Path) -> set[Path]:

@@ -5,10 +5,11 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -133,10 +134,24 @@ def one_line_errors(task: Task) -> Task:
             return task(cfg)
         except NemoDs2Error as error:
             sys.exit(f"error: {printable(str(error))}")
+        except InstantiationException as error:  # a class of the config that refuses its arguments
+            sys.exit(f"error: {printable(' '.join(str(error).splitlines()))}")
         except InterpolationResolutionError as error:  # `${...}` of another key, in a value of the command line
             sys.exit(f"error: {error.full_key}: {printable(str(error).splitlines()[0])}")
 
     return run
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make the folder that results go to, before they are computed.
+
+    Raises:
+        InputError: it cannot be made; names `key` and the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{key}: cannot be written ({error.strerror})") from error
 
 
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
