@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -138,7 +137,7 @@ class PrefixData(Dataset[Item | list[Item]]):
     def _identity(self, position: int) -> list[str | float]:
         utterance = self.utterances[position]
         try:
-            return audio_identity(utterance) if isinstance(utterance.audio, Path) else [self.recording(position)]
+            return audio_identity(utterance) if utterance.samples is None else [self.recording(position)]
         except OSError as error:
             raise InputError(f"{utterance.label} cannot be read ({error.strerror})") from error
 
