@@ -81,7 +81,7 @@ def adapt_group(
                 engine, dict(enumerate(positions)), settings, dict.fromkeys(range(len(groups)), start)
             )
             return
-        unlike = {}
+        unlike: dict[int, Adapter] = {}
         for number, found in enumerate(adapt_from_prior(engine, positions, start, prior, settings.seed)):
             if isinstance(found, Outcome):
                 yield number, found
