@@ -6,9 +6,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_prior
+from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.prior import describe, save_prior
-from nemo_ds2_adapters.adaptation.start import StartSettings, starting_adapter
+from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import manifest_paths
