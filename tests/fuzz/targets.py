@@ -59,11 +59,9 @@ def store_folder(data: bytes) -> None:
     there = sorted(path for path in store.rglob("*") if path.is_file())
     kind = name[:1]
     path = there[len(name) % len(there)] if kind == b"=" else where[len(name) % len(where)] / legal(name)
-    with suppress(NemoDs2Error):
+    if not path.is_dir():
         path.write_bytes(content)
-    except OSError:  # a folder has this name
-        return
-    try:
+    with suppress(NemoDs2Error):
         opened = AdapterStore(store, create=False)
         list(opened.entries(on_error=lambda error: None))
         opened.verify()
