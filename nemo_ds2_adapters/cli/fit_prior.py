@@ -46,6 +46,6 @@ def main(cfg: DictConfig) -> None:
             say(f"left out: {speaker.user_id}: {speaker.problem}")
     prior = learn_prior(model, speakers, start, settings, PrefixCache(memory=adapter["cache_memory"]))
     save_prior(prior, cfg.output)
-    for line in describe(prior):
-        say(line)
+    for sentence in describe(prior):
+        say(sentence)
     say(f"  {cfg.output}")
