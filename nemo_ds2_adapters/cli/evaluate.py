@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.findings import check_recordings
@@ -28,9 +29,10 @@ from nemo_ds2_adapters.evaluation.recognised import Recognised, recognise
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 from nemo_ds2_adapters.store.store import AdapterStore
-from nemo_ds2_adapters.text import printable
 
 MANIFEST = "model.test_ds.manifest_filepath"
+# Of NeMo's data sections: what would change utterances, or leave some out. Here every one is taken as it is.
+REFUSED = ("max_duration", "min_duration", "max_utts", "trim_silence", "channel_selector", "augmentor", "is_tarred")
 # Of weights and of arithmetic, by Lightning's names.
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "32": (torch.float32, None),
@@ -46,6 +48,8 @@ def main(cfg: DictConfig) -> None:
     key = adapter_key(cfg)
     adapter = None if key else chosen_adapter(cfg.model.adapter, base_allowed=True)
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
+    for name in (name for name in REFUSED if cfg.model.test_ds.get(name)):
+        raise InputError(f"model.test_ds.{name}: evaluation takes every utterance as it is; leave it out")
     utterances = read_manifest(cfg.model.test_ds.manifest_filepath, MANIFEST)
     users = users_of(utterances, key) if key else None
     store = AdapterStore(cfg.adapter_store, create=False) if cfg.adapter_store else None
@@ -57,7 +61,8 @@ def main(cfg: DictConfig) -> None:
     check_vocabulary(utterances, MANIFEST, model)
     progress = cfg.trainer.enable_progress_bar
     findings = check_recordings(tqdm(utterances, desc="checking recordings", leave=False, disable=not progress), model)
-    print("\n".join(map(printable, findings.lines(MANIFEST))))
+    for line in findings.lines(MANIFEST):
+        say(line)
     with nullcontext() if adapter is None else enabled_adapters(model, adapter.name):
         results = recognise(model, utterances, users, store, cfg.model.test_ds.batch_size, progress, autocast)
     report.write_lines([result.line() for result in results], output)
@@ -66,8 +71,8 @@ def main(cfg: DictConfig) -> None:
     else:
         total = sum((result.score for result in results), Score())
         rates = f"WER {report.percent(total.wer, digits=2)}, CER {report.percent(total.cer, digits=2)}"
-        print(f"{adapter.shown}: {rates}, {len(results)} utterances, {total.words} words")
-        print(f"  each utterance: {output}")
+        say(f"{adapter.shown}: {rates}, {len(results)} utterances, {total.words} words")
+        say(f"  each utterance: {output}")
 
 
 def adapter_key(cfg: DictConfig) -> str | None:
@@ -109,16 +114,20 @@ def output_path(cfg: DictConfig, name: str, utterances: Sequence[Utterance]) -> 
 def arithmetic(trainer: DictConfig) -> tuple[str, torch.dtype, Callable[[], AbstractContextManager[Any]]]:
     """Device, precision of the weights and of the arithmetic, as NeMo's section `trainer` says them."""
     has_gpu = torch.cuda.is_available()
-    devices = {"auto": "cuda" if has_gpu else "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
-    device = devices.get(trainer.accelerator)
-    if device is None or (device == "cuda" and not has_gpu):
+    kinds = {"auto": "cuda" if has_gpu else "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
+    kind = kinds.get(trainer.accelerator)
+    if kind is None or (kind == "cuda" and not has_gpu):
         found = "auto, cpu or gpu" if has_gpu else "auto or cpu, there is no CUDA device"
         raise InputError(f"trainer.accelerator={trainer.accelerator}: expected {found}")
+    devices = [0] if trainer.devices in ("auto", 1, -1) else trainer.devices
+    if not isinstance(devices, Sequence) or len(devices) != 1 or not isinstance(devices[0], int):
+        raise InputError(f"trainer.devices={trainer.devices}: evaluation runs on one, give 1 or [its number]")
+    device = "cpu" if kind == "cpu" else f"cuda:{devices[0]}"
     precision = str(trainer.precision).removesuffix("-true")
     if precision not in PRECISIONS:
         raise InputError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
     dtype, mixed = PRECISIONS[precision]
-    return device, dtype, nullcontext if mixed is None else partial(torch.autocast, device, dtype=mixed)
+    return device, dtype, nullcontext if mixed is None else partial(torch.autocast, kind, dtype=mixed)
 
 
 def check_adapters(
@@ -141,4 +150,4 @@ def show_comparison(results: Sequence[Recognised], output: Path) -> None:
     report.write_comparison(comparison, output)
     Console(width=report.WIDTH).print(report.comparison_table(comparison))
     print("\n".join(report.summary(comparison)))
-    print(f"  each utterance: {output}; per user: {output.stem}.json, .csv and .png beside it")
+    say(f"  each utterance: {output}; per user: {output.stem}.json, .csv and .png beside it")

@@ -4,20 +4,24 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
+from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
+from nemo_ds2_adapters.adaptation.settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
+from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
-from nemo_ds2_adapters.data.sections import check_section, read_section
+from nemo_ds2_adapters.data.manifest import read_manifest
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.evaluation.recognised import recognise
 from nemo_ds2_adapters.evaluation.search import Trial
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+
+MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds", "test_ds")]
 
 
 @hydra_command("asr_adapters/asr_adaptation_hp", "asr_adapters/asr_adaptation_grid")
@@ -28,25 +32,21 @@ def search(cfg: DictConfig) -> float:
         raise InputError("search.base_manifest is not set; give a NeMo manifest of the base's own domain")
     if not cfg.search.max_base_loss > 0:
         raise InputError(f"search.max_base_loss={cfg.search.max_base_loss}: expected points of WER above 0")
-    train, validation = read_section(cfg.model, "train_ds"), read_section(cfg.model, "validation_ds")
-    base = read_section(cfg.model, "test_ds")
     job = HydraConfig.get()
     number = 0 if OmegaConf.is_missing(job.job, "num") else job.job.num
     cfg.exp_manager.version = f"trial_{number}"
 
-    pl.seed_everything(cfg.seed)
-    trainer = pl.Trainer(**cfg.trainer)
-    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model, trainer)
-    check_section(base, model)
-    prepare(cfg, model, adapter, train, validation)
-    result = train_adapter(cfg, trainer, model, adapter)
-    if result.model_path is None or result.wer_before is None or result.wer_after is None:
+    settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation=True)  # type: ignore[arg-type]
+    train, validation, base = (read_manifest(OmegaConf.select(cfg, key), key) for key in MANIFESTS)
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
+    check_vocabulary(base, MANIFESTS[2], model)
+    result = adapt_speaker(model, adapter, train, validation, settings, say=say)
+    if result.wer_before is None or result.wer_after is None:
         raise InputError("the trial was not validated, so it has no score: leave validation on")
     result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
-    model.freeze()
-    after = recognise(model, base.utterances, batch_size=cfg.model.test_ds.batch_size)
+    after = recognise(model, base, batch_size=cfg.model.test_ds.batch_size)
     with enabled_adapters(model, None):
-        before = recognise(model, base.utterances, batch_size=cfg.model.test_ds.batch_size)
+        before = recognise(model, base, batch_size=cfg.model.test_ds.batch_size)
     wer_before, wer_after = (sum((one.score for one in found), Score()).wer or 0.0 for found in (before, after))
     trial = Trial(
         number,

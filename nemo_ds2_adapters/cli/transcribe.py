@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.errors import InputError
@@ -14,7 +15,6 @@ from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
-from nemo_ds2_adapters.text import printable
 
 
 @hydra_command("asr_adapters/transcribe_speech")
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     lines = read_input(cfg)
     output = output_path(cfg, lines)
     if output.exists() and not cfg.overwrite_transcripts:
-        print(f"{output} exists, and overwrite_transcripts=false: nothing was done")
+        say(f"{output} exists, and overwrite_transcripts=false: nothing was done")
         return
 
     model = restore_model(cfg.model_path, cfg.pretrained_name).to(device(cfg.cuda))
@@ -45,8 +45,8 @@ def main(cfg: DictConfig) -> None:
     done = [(line, hypothesis) for line, hypothesis in zip(lines, hypotheses) if hypothesis is not None]
     write_lines([{**line.fields, **manifest_fields(hypothesis)} for line, hypothesis in done], output)
     for number in sorted(errors):
-        print(f"not transcribed: {printable(errors[number])}", file=sys.stderr)
-    print(f"{len(done)} of {len(lines)} utterances transcribed: {output}")
+        say(f"not transcribed: {errors[number]}", err=True)
+    say(f"{len(done)} of {len(lines)} utterances transcribed: {output}")
     if errors:
         sys.exit(1)
 

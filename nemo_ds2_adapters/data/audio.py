@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -30,11 +29,11 @@ def read_audio(utterance: Utterance, sample_rate: int, start: float = 0.0, secon
         InputError: it cannot be read, has no samples or such that are not finite.
     """
     seconds = min(seconds, utterance.duration - start)
-    if isinstance(utterance.audio, Path):
-        samples = _from_file(utterance, utterance.audio, sample_rate, start, seconds)
+    if utterance.samples is None:
+        samples = _from_file(utterance, sample_rate, start, seconds)
     else:
         first = round(start * sample_rate)
-        samples = utterance.audio[first : first + round(seconds * sample_rate)]
+        samples = utterance.samples[first : first + round(seconds * sample_rate)]
     if not len(samples):
         raise InputError(f"{utterance.label} has no samples at {utterance.offset + start:g} s")
     if not np.isfinite(samples).all():
@@ -48,7 +47,7 @@ def fitted(utterance: Utterance) -> Utterance:
     Raises:
         InputError: the file cannot be read, or ends before the utterance begins.
     """
-    if not isinstance(utterance.audio, Path):
+    if utterance.samples is not None:
         return utterance
     try:
         available = soundfile.info(utterance.audio).duration - utterance.offset
@@ -59,26 +58,17 @@ def fitted(utterance: Utterance) -> Utterance:
     return replace(utterance, duration=min(utterance.duration, available))
 
 
-def real_path(utterance: Utterance) -> Path:
-    """Of its file, links followed: two utterances of one file have the same.
-
-    Raises:
-        TypeError: it holds samples.
-    """
-    return Path(utterance.audio).resolve()  # type: ignore[arg-type]
-
-
 def audio_identity(utterance: Utterance) -> list[str | float]:
     """What tells a recording from another, or from what its file was before: path, bytes, ns of the last change."""
-    path = real_path(utterance)
+    path = utterance.audio.resolve()
     state = path.stat()
     return [str(path), state.st_size, state.st_mtime_ns, utterance.offset, utterance.duration]
 
 
-def _from_file(utterance: Utterance, path: Path, sample_rate: int, start: float, seconds: float) -> np.ndarray:
+def _from_file(utterance: Utterance, sample_rate: int, start: float, seconds: float) -> np.ndarray:
     """As NeMo reads it, but that it leaves several channels as they are."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(utterance.audio) as file:
             file.seek(min(int((utterance.offset + start) * file.samplerate), file.frames))
             count = -1 if seconds == math.inf else int(seconds * file.samplerate)
             samples = file.read(count, dtype="float32", always_2d=True).mean(axis=1)

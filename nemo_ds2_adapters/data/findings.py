@@ -69,10 +69,10 @@ def check_recordings(utterances: Iterable[Utterance], model: ASRModel) -> Findin
             "transcript longer than its frames allow": ceil(seconds / frame_seconds) < _needed(utterance.text, model),
         }
         for kind in (kind for kind, is_found in kinds.items() if is_found):
-            findings.names[kind].append(utterance.name)
+            findings.names[kind].append(utterance.audio.name)
         findings.sounds.append(None if is_silent else sha256(samples.tobytes()).hexdigest())
         findings.seconds += seconds
-        names.append(utterance.name)
+        names.append(utterance.audio.name)
     for group in equal_ones(findings.sounds):
         findings.names["the same recording as another"] += [names[i] for i in group]
     return findings

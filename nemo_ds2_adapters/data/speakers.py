@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.adapters.users import check_user_id
-from nemo_ds2_adapters.data.audio import audio_identity, real_path
+from nemo_ds2_adapters.data.audio import audio_identity
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
@@ -77,7 +77,7 @@ def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> 
             speaker.problem = (
                 speaker.problem or f"{len(speaker.utterances)} utterance, at least {LEAST_UTTERANCES} are needed"
             )
-    _note_equal((speaker, u, (real_path(u), u.offset)) for speaker in found for u in speaker.utterances)
+    _note_equal((speaker, u, (u.audio.resolve(), u.offset)) for speaker in found for u in speaker.utterances)
     return found, nobodys
 
 

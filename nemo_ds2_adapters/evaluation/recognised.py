@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -113,10 +113,12 @@ def recognise(
             texts |= {n: [composed(one.text) for one in pair] for n, pair in zip(found, hypotheses)}
     results = []
     for number, utterance in enumerate(utterances):
-        *base, hypothesis = texts[number]
-        scores = [score(text, utterance.text) for text in (hypothesis, *base)]
-        user = None if users is None else users[number]
-        results.append(Recognised(utterance, hypothesis, scores[0], user, *base, *scores[1:]))
+        *_, hypothesis = texts[number]
+        result = Recognised(utterance, hypothesis, score(hypothesis, utterance.text))
+        if users is not None:
+            base, _ = texts[number]
+            result = replace(result, user=users[number], base_hypothesis=base, base_score=score(base, utterance.text))
+        results.append(result)
     return results
 
 

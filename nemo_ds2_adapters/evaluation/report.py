@@ -77,10 +77,13 @@ def write_picture(
     for colour, label, is_worse in ((GREEN, "with adapter", False), (RED, "with adapter, worse", True)):
         chosen = [(i, after) for i, (_, before, after) in enumerate(rates) if (after > before) == is_worse]
         if chosen:
-            axes.scatter(*zip(*chosen), s=24, color=colour, label=f"{label}: {len(chosen)} users", zorder=3)
+            x, y = zip(*chosen)
+            axes.scatter(x, y, s=24, color=colour, label=f"{label} ({len(chosen)})", zorder=3)
     axes.set(xlabel="users, by the word error rate of the base", ylabel="word error rate, %", title=title)
-    if len(rates) <= NAMED_USERS and all(name.isascii() and name.isprintable() for name, *_ in rates):
-        axes.set_xticks(range(len(rates)), [name.replace("$", r"\$")[:NAME_WIDTH] for name, *_ in rates])
+    names = [name.replace("$", r"\$")[:NAME_WIDTH] for name, *_ in rates]
+    are_shown = len(rates) <= NAMED_USERS and all(name.isascii() and name.isprintable() for name in names)
+    axes.set_xticks(range(len(rates) if are_shown else 0), names if are_shown else None)
+    axes.set_xlim(-0.5, max(len(rates), 1) - 0.5)
     axes.set_ylim(0, None)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -90,7 +93,7 @@ def write_picture(
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], red: Iterable[int] = ()) -> Table:
-    """The first rows, for a screen: names on the left, numbers on the right.
+    """The first rows, for a screen: text on the left of a column, numbers on the right.
 
     Args:
         title: above it.
@@ -101,8 +104,9 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], re
     rows, red = list(rows), set(red)
     result = Table(title=title)
     result.add_column(headings[0], overflow="fold", max_width=NAME_WIDTH)
-    for heading in headings[1:]:
-        result.add_column(heading, justify="right", overflow="fold")
+    for i, heading in enumerate(headings[1:], start=1):
+        is_text = any(row[i][:1].isalpha() for row in rows)
+        result.add_column(heading, justify="left" if is_text else "right", overflow="fold")
     for i, row in enumerate(rows[:SHOWN_ROWS]):
         result.add_row(*(Text(printable(cell)) for cell in row), style="red" if i in red else None)
     if len(rows) > SHOWN_ROWS:

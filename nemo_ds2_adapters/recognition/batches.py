@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters, enabled_names
 from nemo_ds2_adapters.data.audio import read_audio
 from nemo_ds2_adapters.data.manifest import Utterance
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.windows import Window, join_windows, plan_windows
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -46,7 +47,7 @@ class Failures:
     def __post_init__(self) -> None:
         self.numbers: set[int] = set()
 
-    def add(self, number: int, error: InputError | AdapterFileError) -> None:
+    def add(self, number: int, error: NemoDs2Error) -> None:
         """Report an utterance."""
         if self.on_error is None:
             raise error
@@ -65,15 +66,29 @@ def check_batch_size(batch_size: int) -> None:
         raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
 
 
-def bank_of(model: EncDecCTCModel, store: AdapterStore | AdapterBank | None, batch_size: int) -> AdapterBank:
+def bank_of(
+    model: EncDecCTCModel,
+    store: AdapterStore | AdapterBank | None,
+    batch_size: int,
+    default: Adapter | None = None,
+) -> AdapterBank:
     """The bank, or one for the adapters of a store, or for those attached to the model.
 
+    Args:
+        model: a DeepSpeech2.
+        store: where adapters are.
+        batch_size: of the batches to come.
+        default: for people of whom the store has no adapter.
+
     Raises:
-        InputError: it is for another model, or the model takes no adapters per row.
+        InputError: the bank is for another model or has its own default, or the model takes no adapters per row.
     """
-    bank = store if isinstance(store, AdapterBank) else AdapterBank(model, store, RESIDENT_BATCHES * batch_size)
-    bank.check_model(model)
-    return bank
+    if not isinstance(store, AdapterBank):
+        return AdapterBank(model, store, default, capacity=RESIDENT_BATCHES * batch_size)
+    if default is not None:
+        raise InputError("a default is given beside a bank: make the bank with it, AdapterBank(..., default=)")
+    store.check_model(model)
+    return store
 
 
 def run_batches(
@@ -143,12 +158,12 @@ def usable_users(
     def usable(numbers: Sequence[int]) -> Collection[int]:
         if bank is None or users is None or failures.on_error is None:
             return numbers  # without users all are, and without a listener the batch itself raises
-        errors: dict[str | None, InputError | AdapterFileError] = {}
+        errors: dict[str | None, NemoDs2Error] = {}
         for user in {users[number] for number in numbers}:
             try:
                 with bank.route([user]):
                     pass
-            except (InputError, AdapterFileError) as error:
+            except NemoDs2Error as error:
                 errors[user] = error
         for number in numbers:
             if users[number] in errors:

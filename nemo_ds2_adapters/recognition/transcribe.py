@@ -8,6 +8,7 @@ from typing import Any
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.recordings import AudioSource, is_manifest, open_recordings
 from nemo_ds2_adapters.errors import InputError
@@ -34,6 +35,7 @@ def transcribe(
     store: AdapterStore | AdapterBank | str | os.PathLike[str] | None = None,
     batch_size: int = 16,
     *,
+    default: Adapter | None = None,
     adapter_key: str | None = None,
     return_hypotheses: bool = False,
     timestamps: bool = False,
@@ -57,6 +59,7 @@ def transcribe(
             for the base. If not given, a manifest may say it; otherwise the model is used as it is.
         store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
+        default: what people get of whom the store has no adapter; None refuses them.
         adapter_key: field of the manifest that names the adapter; a line without it gets the base. By default
             `adapter`, or with a store `speaker` where there is no `adapter`.
         return_hypotheses: NeMo's `Hypothesis` objects instead of text.
@@ -95,8 +98,8 @@ def transcribe(
     else:
         users = _given_users(adapters, len(found), adapter_key, store is not None)
     bank = store if isinstance(store, AdapterBank) else None
-    if users is not None or bank is not None:
-        bank = bank_of(model, store, batch_size)
+    if users is not None or bank is not None or default is not None:
+        bank = bank_of(model, store, batch_size, default)
 
     def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
         with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):

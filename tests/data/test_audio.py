@@ -37,8 +37,8 @@ def test_channels_are_averaged(tmp_path: Path, noise: np.ndarray) -> None:
 
 def test_a_part(tmp_path: Path, noise: np.ndarray) -> None:
     soundfile.write(tmp_path / "a.wav", noise, RATE, "FLOAT")
-    for audio in (tmp_path / "a.wav", noise):
-        utterance = Utterance(audio, "", 1.5)
+    for samples in (None, noise):
+        utterance = Utterance(tmp_path / "a.wav", duration=1.5, samples=samples)
         assert np.array_equal(read_audio(utterance, RATE, 0.5, 0.25), noise[8000:12000])
         assert np.array_equal(read_audio(utterance, RATE, 1.25), noise[20000:24000])
 

@@ -11,6 +11,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters import InputError, enabled_adapters
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.data.manifest import read_lines
 from nemo_ds2_adapters.errors import AdapterNameError, UnknownUserError
@@ -98,6 +99,21 @@ def test_manifest_that_names_users(talkative, paths: list[str], tmp_path: Path) 
     expected = [alone(talkative, p, name) for p, name in zip(paths, names)]
     assert transcribe(talkative, path, store=tmp_path / "store", adapter_key="speaker", progress=False) == expected
     assert transcribe(talkative, paths, ["ann", "ann", None, None], store, progress=False) == expected
+
+
+def test_people_without_an_adapter_get_the_default(talkative, paths: list[str], tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path / "store")
+    store.put("ann", talkative, "first_0")
+    default = attached_adapter(talkative, "own_head_0")
+    names = ["first_0", "own_head_0", None, "own_head_0"]
+    expected = [alone(talkative, path, name) for path, name in zip(paths, names)]
+    users = ["ann", "new", None, "newer"]
+    assert transcribe(talkative, paths, users, store, default=default, progress=False) == expected
+    assert transcribe(talkative, paths, users, AdapterBank(talkative, store, default), progress=False) == expected
+    with pytest.raises(InputError, match="beside a bank"):
+        transcribe(talkative, paths, users, AdapterBank(talkative, store), default=default, progress=False)
+    with pytest.raises(InputError, match="give the store as well"):
+        transcribe(talkative, paths, default=default, progress=False)
 
 
 def test_timestamps_and_confidence(talkative, paths: list[str]) -> None:
@@ -261,13 +277,13 @@ def test_short_recordings(talkative) -> None:
         ([np.array(["a"])], {}, r"audio\[0\]: samples of type <U1"),
         ([torch.zeros(9).to_sparse()], {}, r"audio\[0\]: a tensor that cannot become an array"),
         ([torch.zeros(9, device="meta")], {}, r"audio\[0\]: a tensor that cannot become an array"),
-        (["x" * 5000], {}, r"audio\[0\]: no such file"),
-        ([""], {}, r"audio\[0\]: the path is empty"),
+        (["x" * 5000], {}, r"audio\[0\]: audio file x+ does not exist"),
+        ([""], {}, r"audio\[0\]: audio file  does not exist"),
         ("two", {"max_seconds": 0.01, "overlap_seconds": 0.0}, "max_seconds=0.01, .*at least 1 s"),
         ("two", {"max_seconds": float("nan")}, "max_seconds=nan"),
         ("two", {"max_seconds": "long"}, "max_seconds=long"),
         ("two", {"overlap_seconds": float("inf")}, "overlap_seconds=inf"),
-        ("nowhere.wav", {}, "nowhere.wav: no such file"),
+        ("nowhere.wav", {}, "nowhere.wav does not exist"),
         ("nowhere.json", {}, "audio=nowhere.json: no such file"),
         ("manifest", {"adapter_key": "person"}, "no line of the manifest has a field person"),
     ],
