@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.configs import shipped_config
@@ -23,7 +24,7 @@ CONFIG = "asr_adapters/asr_adaptation"
 # Where a setting of `adapt` stands in the config, the first that has it; `{}` is the adapter's type.
 SECTIONS = ("model.adapter", "model.adapter.{}", "model.train_ds", "model.optim", "trainer", "exp_manager")
 SINGLE = {"spec_augment": "model", "seed": ""}
-NOT_SETTINGS = ("_target_", "adapter_name", "user_id", "manifest_filepath", "name")
+NOT_SETTINGS = ("_target_", "prior", "adapter_name", "user_id", "manifest_filepath", "name")
 SECTIONS_AS_SETTINGS = ("sched", "adapter_strategy", "global_cfg", "checkpoint_callback_params")
 
 
@@ -32,6 +33,7 @@ def adapt(
     name: str,
     train_manifest: str | os.PathLike[str],
     validation_manifest: str | os.PathLike[str] | None = None,
+    prior: VoicePrior | str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Adaptation:
     """Train an adapter on a frozen base, and leave it enabled in the model.
@@ -42,6 +44,7 @@ def adapt(
         name: of the adapter.
         train_manifest: NeMo manifest of the person's recordings.
         validation_manifest: the best epoch on these is kept, or the base if none is better.
+        prior: of this base, or its file: training starts from it, and goes by its recipe.
         settings: what conf/asr_adapters/asr_adaptation.yaml has, by the last part of the key: `lr`, `max_epochs`,
             `batch_size`, `layers`, `hidden_dims`, `exp_dir`, ...
 
@@ -63,7 +66,9 @@ def adapt(
         validation = read_manifest(validation_manifest, "validation_manifest")
     if not isinstance(model.encoder, AdapterModuleMixin):
         model.replace_adapter_compatible_modules()
-    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain)
+    if isinstance(prior, str | os.PathLike):
+        prior = read_prior(prior)
+    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain, prior=prior)
 
 
 def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,11 @@ class Step:
     """How a person with about so much speech is adapted from the population's adapter.
 
     Args:
-        utterances: of theirs.
-        seconds: of their speech.
+        seconds: of speech, the mean of those in the population who had so much.
         epochs: 0: they stay with the population's adapter.
         share: of the way from the population's adapter to the trained one that is gone, 0 to 1.
     """
 
-    utterances: int
     seconds: float
     epochs: int
     share: float
@@ -43,6 +41,7 @@ class Experience:
     knew, and on others, which the person's adapter did not know either.
     """
 
+    step: int  # of the recipe, 0 for the first
     seconds: float  # of speech that the person was adapted on
     own_words: int
     own_base_errors: int
@@ -82,8 +81,8 @@ class VoicePrior:
         return min(self.recipe, key=lambda step: abs(math.log(step.seconds / seconds)))
 
     def experiences(self, step: Step) -> list[Experience]:
-        """Of the people who were adapted by a step, or by one with as much speech."""
-        return [one for one in self.record if self.step(one.seconds) == step]
+        """Of the people who were adapted by a step of the recipe."""
+        return [one for one in self.record if one.step == self.recipe.index(step)]
 
     def as_adapter(self) -> Adapter:
         """The population's adapter, with everything else in its metadata."""

@@ -28,19 +28,20 @@ class Adaptation:
     is_cross_validated: bool = False  # the word error rates are those of cross-validation
     is_kept: bool = True  # False: the base was better, and this kind of adapter cannot be the base, so there is none
     was_finished: bool = False  # an earlier run had trained it; this one found its result
+    reason: str = ""  # of what is kept, where a voice prior has decided it; the rates are then what is to be expected
 
     def lines(self) -> list[str]:
         """For a person."""
         said = f"adapter {self.adapter.shown}: {self.epochs} epochs"
         if not self.is_kept:
             said = f"adapter {self.adapter.shown}: no epoch was better than the base: there is no adapter"
-        elif self.epochs == 0:
+        elif self.epochs == 0 and not self.reason:
             said = f"adapter {self.adapter.shown}: no epoch was better than the start, which was kept"
         if self.wer_before is not None and self.wer_after is not None:
-            kind = "cross-validated" if self.is_cross_validated else "validation"
+            kind = "cross-validated" if self.is_cross_validated else "expected" if self.reason else "validation"
             said += f", {kind} WER {100 * self.wer_before:.1f} % -> {100 * self.wer_after:.1f} %"
         said += ", trained by an earlier run" if self.was_finished else f", {self.seconds:.0f} s"
-        lines = [said, f"  model    {self.model_path}"]
+        lines = [said, *([f"  {self.reason}"] if self.reason else []), f"  model    {self.model_path}"]
         if self.path:
             lines.append(f"  adapter  {self.path} ({self.path.stat().st_size / 1000:.0f} kB)")
         return lines
