@@ -20,7 +20,7 @@ class AdapterTrainer:
 
     Args:
         train_manifest: NeMo manifest, in the place of the original's data set.
-        validation_manifest: the best epoch on these is kept, or what training started from if none is better.
+        validation_manifest: the best epoch on these is kept, or what it is compared with if none is better.
         num_workers: processes that read recordings.
         adapter_save_dir: directory, made if it is not there.
         init_lr: learning rate at the first step. This and the next three make the schedule tri-stage; what is not
