@@ -136,7 +136,12 @@ class Shelf:
 
     def _entries(self, shard: str, since: datetime | None) -> Iterator[Entry | AdapterFileError]:
         current = []
-        for user, names in self.folder.users(shard):
+        try:
+            users = list(self.folder.users(shard))
+        except AdapterFileError as error:
+            yield error
+            return
+        for user, names in users:
             if isinstance(names, AdapterFileError):
                 yield names
             elif (versions := versions_among(names)) and (since is None or versions[-1].stored >= since):
