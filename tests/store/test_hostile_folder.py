@@ -202,20 +202,27 @@ def test_a_store_that_is_gone(store: AdapterStore, root: Path, adapter) -> None:
 
 
 def test_a_put_that_fails_leaves_no_trace(store: AdapterStore, root: Path, adapter, monkeypatch) -> None:
-    store.put("a", adapter())
+    for _ in range(2):
+        store.put("a", adapter())
     before = sorted(root.rglob("*"))
 
-    def full(source: object, target: object) -> None:
-        raise OSError(28, "No space left on device")
+    replace, room = os.replace, 1  # files
+
+    def full(source: str, target: str) -> None:
+        nonlocal room
+        if not room:
+            raise OSError(28, "No space left on device")
+        room -= 1
+        replace(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(AdapterFileError, match=r"cannot be written \(No space left on device\)"):
-            store.put("somebody", adapter())
-    assert [path for path in sorted(root.rglob("*")) if path.suffix != ".lock"] == [
-        path for path in before if path.suffix != ".lock"
-    ]
-    assert "somebody" not in store.list()
+        for call in (lambda: store.rename("a", "somebody"), lambda: store.put("somebody", adapter())):
+            with pytest.raises(AdapterFileError, match=r"cannot be written \(No space left on device\)"):
+                call()
+    assert not any(user_hash("somebody") in str(path) for path in root.rglob("*"))
+    assert {path for path in before if path.is_file()} <= set(root.rglob("*"))
+    assert list(store.list()) == ["a"]
 
 
 def test_what_killed_writers_left_in_a_cache_goes(store: AdapterStore, adapter) -> None:
