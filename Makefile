@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up first, in .venv/, and write nothing outside this checkout but pip's cache.
-.PHONY: venv demo demo-base test lint format clean
+.PHONY: venv demo demo-base test lint format docs fuzz clean
 
 VENV := $(CURDIR)/.venv
 PYTHON := $(VENV)/bin/python
@@ -55,11 +55,25 @@ lint: $(STAMP)
 	@"$(PYTHON)" -m ruff format --check
 	@"$(PYTHON)" -m mypy
 
+# The site, in site/; anything that mkdocs warns of is an error.
+docs: $(VENV)/docs
+	@$(RUN) "$(PYTHON)" -m mkdocs --quiet build --strict
+	@echo "site/index.html"
+
+# A minute for each parser, with coverage guidance; what is found stays in fuzz_findings/. SECONDS_EACH=600 for longer.
+SECONDS_EACH := 60
+fuzz: $(VENV)/fuzz
+	@$(RUN) "$(PYTHON)" -m tests.fuzz --seconds $(SECONDS_EACH) --findings fuzz_findings
+
+# The environment with one more extra.
+$(VENV)/docs $(VENV)/fuzz: $(VENV)/%: $(STAMP)
+	@$(OWN_TMP) && $(PIP_INSTALL) --build-constraint constraints.txt --editable '.[$*]' && touch $@
+
 format: $(STAMP)
 	@"$(PYTHON)" -m ruff check --fix
 	@"$(PYTHON)" -m ruff format
 
 clean:
-	rm -rf .venv build dist *.egg-info demo_output nemo_experiments outputs
+	rm -rf .venv build dist *.egg-info demo_output fuzz_findings nemo_experiments outputs site
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

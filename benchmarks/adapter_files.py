@@ -23,8 +23,7 @@ from nemo_ds2_adapters.adapters.enabling import enable_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
-from nemo_ds2_adapters.formats.old_names import read_adapter_file
-from nemo_ds2_adapters.formats.reading import inspect_adapter
+from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapters
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 
 ATTACHED = (1, 10, 100, 1000)
@@ -72,7 +71,6 @@ def measure_file(model: EncDecCTCModel, path: Path) -> None:
     fingerprint(model)
     write = milliseconds(lambda: save_adapter(model, "user", path))
     delete_adapter(model, "user")
-    contents = read_adapter_file(path)
     table = Table("one file", "milliseconds", title=f"{parameters:,} parameters, {path.stat().st_size:,} bytes")
     table.add_row("write, fsync, rename", f"{write:.1f}")
     table.add_row("read and check", f"{milliseconds(lambda: inspect_adapter(path)):.1f}")
@@ -80,7 +78,9 @@ def measure_file(model: EncDecCTCModel, path: Path) -> None:
     table.add_row("read, check and attach, fingerprint known", f"{read:.1f}")
     torch_load = milliseconds(lambda: torch.load(path, weights_only=True))
     table.add_row("(torch.load alone)", f"{torch_load:.1f}")
-    print(table, f"fingerprint of the base: {contents.info['fingerprint'][:12]}...")
+    (adapter,) = read_adapters(path).values()
+    assert adapter.info
+    print(table, f"fingerprint of the base: {adapter.info.fingerprint[:12]}...")
 
 
 def measure_many(model: EncDecCTCModel) -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 from demo.corpus import DEMO_USERS, write_user_corpora
 from demo.run import BASE_MODEL, SCRIPTS
 from nemo_ds2_adapters import AdapterStore
-from nemo_ds2_adapters.formats.old_names import read_adapter_file
+from nemo_ds2_adapters.formats.reading import read_adapters
 
 
 def write_manifests(folder: Path, users: int, utterances: int) -> tuple[Path, dict[str, Path]]:
@@ -77,13 +77,13 @@ def main() -> None:
 
         store, difference = AdapterStore(folder / "store"), 0.0
         for user in alone:
-            alone_contents = read_adapter_file(folder / user / "run" / "checkpoints" / "adapters.pt")
-            mine_contents = store.get(user)
-            wanted, about = alone_contents.info["metadata"], mine_contents.info["metadata"]
+            (theirs,) = read_adapters(folder / user / "run" / "checkpoints" / "adapters.pt").values()
+            mine = store.get(user)
+            wanted, about = theirs.metadata, mine.metadata
             assert (about["epochs"], about["wer_after"]) == (wanted["epochs"], wanted["wer_after"]), (about, wanted)
-            ((theirs,), (mine,)) = alone_contents.adapters.values(), mine_contents.adapters.values()
-            for a, b in zip(theirs.states, mine.states):
-                difference = max(difference, *(float((a[key] - b[key]).abs().max()) for key in a))
+            for point, state in theirs.weights.items():
+                gaps = [float((value - mine.weights[point][key]).abs().max()) for key, value in state.items()]
+                difference = max(difference, *gaps)
     total = statistics.mean(alone.values()) * arguments.users
     table = Table(title=f"{arguments.users} users, {arguments.utterances} utterances each, demo base")
     for heading in ("way", "seconds", "per user", "ratio"):

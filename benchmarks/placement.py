@@ -9,12 +9,10 @@ of conf/asr_adapters/asr_adaptation.yaml but for what the command line says.
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from nemo.collections.asr.metrics.wer import word_error_rate_detail
@@ -23,17 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from nemo_ds2_adapters.cli.evaluate import main as evaluate_asr_adapter
+from nemo_ds2_adapters.cli.train import main as train_asr_adapter
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "asr_adapters" / "asr_adaptation.yaml"
-
-
-def load_script(name: str) -> Callable[[DictConfig], None]:
-    """The main function of an adapter script."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "asr" / "asr_adapters" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def split_by_speaker(manifest: Path, out_dir: Path) -> dict[str, Path]:
@@ -54,7 +46,7 @@ def evaluate(cfg: DictConfig, model: Path, adapter: str | None, manifest: Path) 
     cfg = OmegaConf.merge(cfg, {"output_filename": str(manifest.with_suffix(".jsonl"))})
     cfg.model.nemo_model, cfg.model.adapter.adapter_name = str(model), adapter
     cfg.model.test_ds.manifest_filepath = str(manifest)
-    EVALUATE(cfg)
+    evaluate_asr_adapter(cfg)
     scores = [json.loads(line) for line in Path(cfg.output_filename).read_text("utf-8").splitlines()]
     wer, words, *_ = word_error_rate_detail([s["hypothesis"] for s in scores], [s["reference"] for s in scores])
     return round(wer * words), words
@@ -67,7 +59,7 @@ def adapt(cfg: DictConfig, base: Path, speaker: str, manifest: Path, work_dir: P
     cfg.model.train_ds.manifest_filepath = str(manifest)
     place = {"exp_dir": str(work_dir), "name": speaker, "version": "run"}
     cfg.exp_manager.update({**place, "create_tensorboard_logger": False})
-    TRAIN(cfg)
+    train_asr_adapter(cfg)
     return work_dir / speaker / "run" / "checkpoints" / f"{speaker}.nemo"
 
 
@@ -112,8 +104,6 @@ def main() -> None:
             )
     Console(width=100).print(table)
 
-
-TRAIN, EVALUATE = load_script("train_asr_adapter"), load_script("eval_asr_adapter")
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ from pathlib import Path
 from nemo.collections.asr.metrics.wer import word_error_rate
 
 from demo.corpus import DEMO_USERS, write_user_corpora
-from demo.report import UserResult, print_table, write_json, write_picture
+from demo.report import UserResult, print_table, write_reports
 
 BASE_MODEL = Path(__file__).parent / "base.nemo"
 SCRIPTS = Path(__file__).parents[1] / "examples" / "asr" / "asr_adapters"
@@ -60,8 +60,7 @@ def run_demo(output: Path) -> list[UserResult]:
     print("2/2  train_asr_adapter.py and eval_asr_adapter.py for both users at once, about 2 minutes")
     with ThreadPoolExecutor(max_workers=len(jobs)) as pool:
         results = list(pool.map(_adapt_and_evaluate, jobs))
-    write_json(results, output / "report.json")
-    write_picture(results, output / "report.png")
+    write_reports(results, output)
     print_table(results)
     return results
 

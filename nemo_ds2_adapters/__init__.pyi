@@ -1,6 +1,6 @@
 from . import modules as modules
 from .adaptation.adapt import adapt as adapt
-from .adaptation.outcome import Adaptation as Adaptation
+from .adaptation.result import Adaptation as Adaptation
 from .adapters.attach import add_adapter as add_adapter
 from .adapters.enabling import enable_adapters as enable_adapters
 from .adapters.enabling import enabled_adapters as enabled_adapters
@@ -24,6 +24,11 @@ from .errors import AdapterFileError as AdapterFileError
 from .errors import AdapterNameError as AdapterNameError
 from .errors import BaseMismatchError as BaseMismatchError
 from .errors import InputError as InputError
+from .errors import NemoDs2Error as NemoDs2Error
+from .errors import StoreAccessError as StoreAccessError
+from .errors import StoreBusyError as StoreBusyError
+from .errors import UnknownUserError as UnknownUserError
+from .errors import UserIdError as UserIdError
 from .formats.file import load_adapter as load_adapter
 from .formats.file import save_adapter as save_adapter
 from .formats.reading import inspect_adapter as inspect_adapter

@@ -1,35 +1,61 @@
-"""The exceptions a caller may catch."""
+"""The exceptions that leave this package; `code` is what a program goes by, and stays as it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class InputError(ValueError):
-    """Wrong input of a person: one line that names the key, name or file and says what to do."""
+class NemoDs2Error(Exception):
+    """What this package could not do, in one line that names the thing and says what to do."""
+
+    code = "error"
+
+
+class InputError(NemoDs2Error, ValueError):
+    """Wrong input of a person: a key, a name, a file or a value."""
+
+    code = "input"
 
 
 class AdapterNameError(InputError):
     """An adapter name that is not legal, exists already, or does not exist."""
 
+    code = "adapter_name"
+
 
 class UserIdError(InputError):
     """A user id that is not text, is empty or too long; the message shows what to write instead."""
 
-
-class AdapterFileError(Exception):
-    """An adapter file that cannot be read, or does not fit the model. The model is as it was before."""
-
-
-class BaseMismatchError(AdapterFileError):
-    """The adapter was made for another base model; the message shows both fingerprints and what differs."""
+    code = "user_id"
 
 
 class UnknownUserError(InputError):
     """A store has no adapter of this user, or not this version of it."""
 
+    code = "unknown_user"
 
-class StoreBusyError(Exception):
+
+class AdapterFileError(NemoDs2Error):
+    """An adapter file that cannot be read, or does not fit the model. The model is as it was before."""
+
+    code = "adapter_file"
+
+
+class BaseMismatchError(AdapterFileError):
+    """The adapter was made for another base model; the message shows both fingerprints and what differs."""
+
+    code = "base_mismatch"
+
+
+class StoreBusyError(NemoDs2Error):
     """Another process has held the lock of a store's directory for too long. Nothing was changed."""
+
+    code = "store_busy"
+
+
+class StoreAccessError(NemoDs2Error):
+    """A store that cannot be read or written: permissions, a full disk, a network that does not answer."""
+
+    code = "store_access"
 
 
 @contextmanager

@@ -1,26 +1,31 @@
 """Prefix activations of many utterances, in memory and in files."""
 
 import json
+import logging
 import os
-import tempfile
+import time
 import zlib
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.activations.scratch import ScratchFolder
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.atomic import write_atomically
 
 Key = Mapping[str, Any]  # plain values: everything that the activations depend on
 
 DEFAULT_MEMORY = 2.0  # GB
 OWNER_ONLY = 0o600  # activations tell what a person said
+LEFT_BEHIND = 600.0  # seconds after which a file that is being written belongs to a run that was killed
+
+logger = logging.getLogger(__name__)
 
 
 class PrefixCache:
@@ -31,25 +36,33 @@ class PrefixCache:
 
     Args:
         folder: where files are kept for later runs, made if it is not there. None keeps nothing: what does not fit
-            into memory goes to a temporary folder that ends with this object.
+            into memory goes to a temporary folder that ends with this object; of a run that is killed, with the next.
         memory: limit in GB (1e9 bytes) of what is held in memory.
+        dtype: in which floating-point tensors are kept; None: as they come.
 
     Raises:
         InputError: the folder cannot be made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, memory: float = DEFAULT_MEMORY) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        memory: float = DEFAULT_MEMORY,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.bytes_in_memory = 0
         self._limit = memory * 1e9
+        self._dtype = dtype
         self._in_memory: dict[str, Tensor] = {}
         self._checked: set[str] = set()
+        self._scratch: ScratchFolder | None = None
         self._keeps = folder is not None
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._folder: Path | None = None
         if folder is not None:
             self._folder = Path(folder)
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _sweep(self._folder)
             except OSError as error:
                 raise InputError(
                     f"{folder}: no folder for activations can be made there ({error.strerror})"
@@ -57,11 +70,12 @@ class PrefixCache:
 
     def get(self, key: Key) -> Tensor | None:
         """What was put under this key, on the CPU; None if there is nothing."""
-        name = _name(key)
+        text = self._text(key)
+        name = _name(text)
         if name in self._in_memory:
             return self._in_memory[name]
-        tensor = self._read(name, key)
-        if tensor is not None and self._fits(tensor):
+        tensor = self._read(name, text)
+        if tensor is not None and self._fits(name, tensor):
             self._remember(name, tensor.clone())
         return tensor
 
@@ -69,39 +83,56 @@ class PrefixCache:
         return self.get(key) is not None
 
     def put(self, key: Key, tensor: Tensor) -> None:
-        """Store a tensor, detached from any graph; an older one of this key is replaced."""
-        name, tensor = _name(key), tensor.detach().to("cpu").contiguous()
-        fits = self._fits(tensor)
+        """Store a copy of a tensor, detached from any graph; an older one of this key is replaced.
+
+        Raises:
+            InputError: it goes to a file, which cannot be written.
+        """
+        text = self._text(key)
+        # A copy, not a view: that would keep the whole batch it is a part of.
+        name, tensor = _name(text), tensor.detach().to("cpu", self._dtype, copy=True).contiguous()
+        fits = self._fits(name, tensor)
         if fits:
             self._remember(name, tensor)
         if self._keeps or not fits:
-            self._write(name, key, tensor)
+            self._forget(name) if not fits else None
+            self._write(name, text, tensor)
 
-    def _fits(self, tensor: Tensor) -> bool:
-        return self.bytes_in_memory + tensor.nbytes <= self._limit
+    def _text(self, key: Key) -> str:
+        return json.dumps({**key, "precision": str(self._dtype)}, sort_keys=True)
+
+    def _fits(self, name: str, tensor: Tensor) -> bool:
+        return self.bytes_in_memory - self._size(name) + tensor.nbytes <= self._limit
+
+    def _size(self, name: str) -> int:
+        return self._in_memory[name].nbytes if name in self._in_memory else 0
 
     def _remember(self, name: str, tensor: Tensor) -> None:
+        self._forget(name)
         self._in_memory[name] = tensor
         self.bytes_in_memory += tensor.nbytes
 
+    def _forget(self, name: str) -> None:
+        self.bytes_in_memory -= self._size(name)
+        self._in_memory.pop(name, None)
+
     def _path(self, name: str) -> Path:
         if self._folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="activations-")
-            self._folder = Path(self._temporary.name)
+            self._scratch = ScratchFolder("activations")
+            self._folder = self._scratch.path
+            logger.info("activations that do not fit into memory lie in %s until this run ends", self._folder)
         return self._folder / f"{name}.safetensors"
 
-    def _write(self, name: str, key: Key, tensor: Tensor) -> None:
-        metadata = {"key": _text(key), "checksum": _checksum(tensor)}
+    def _write(self, name: str, text: str, tensor: Tensor) -> None:
+        metadata = {"key": text, "checksum": _checksum(tensor)}
         content = safetensors.torch.save({"activations": tensor}, metadata)
-        path = self._path(name)
-        # No fsync: after a power failure a file may be damaged, which its checksum shows.
-        temporary = path.with_name(f".{uuid4().hex}.tmp")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        try:
+            write_atomically(self._path(name), content, OWNER_ONLY)
+        except AdapterFileError as error:
+            raise InputError(f"activations: {error}") from error
         self._checked.add(name)
 
-    def _read(self, name: str, key: Key) -> Tensor | None:
+    def _read(self, name: str, text: str) -> Tensor | None:
         if self._folder is None:
             return None
         try:
@@ -111,18 +142,21 @@ class PrefixCache:
         except (FileNotFoundError, SafetensorError):
             return None
         if name not in self._checked:
-            if metadata.get("key") != _text(key) or metadata.get("checksum") != _checksum(tensor):
+            if metadata.get("key") != text or metadata.get("checksum") != _checksum(tensor):
                 return None
             self._checked.add(name)
         return tensor
 
 
-def _text(key: Key) -> str:
-    return json.dumps(key, sort_keys=True)
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs have left half written."""
+    for path in folder.glob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > LEFT_BEHIND:
+            path.unlink(missing_ok=True)
 
 
-def _name(key: Key) -> str:
-    return sha256(_text(key).encode()).hexdigest()[:40]
+def _name(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:40]
 
 
 def _checksum(tensor: Tensor) -> str:

@@ -1,7 +1,7 @@
-"""Prefix activations in the place of recordings: what NeMo's training and validation steps are fed with."""
+"""Prefix activations in the place of recordings: what training and validation steps are fed with."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -9,14 +9,16 @@ from nemo.collections.asr.data.audio_to_text_dali import DALIOutputs
 from nemo.collections.asr.models import ASRModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import Key, PrefixCache
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.data.audio import audio_identity
+from nemo_ds2_adapters.data.dataset import UtteranceDataset
+from nemo_ds2_adapters.errors import InputError
 
 COMPUTED_AT_ONCE = 32  # utterances; a recurrent layer takes a tenth less for each than with 16
-DATA_SETTINGS = ("trim", "channel_selector")  # of NeMo's dataset, beside those of its featurizer
 
 Item = tuple[Tensor, Tensor]  # activations [T', D] and tokens [U]
 
@@ -44,29 +46,32 @@ class PrefixBatch(DALIOutputs):
         return PrefixBatch(*(tensor.pin_memory() for tensor in self))
 
 
-class PrefixDataset(Dataset[Item | list[Item]]):
-    """NeMo's dataset with the activations of one point instead of sound; `compute` fills the cache first.
+class PrefixData(Dataset[Item | list[Item]]):
+    """Utterances by position: the activations of one point, and the transcript in output units.
+
+    `compute` fills the cache first.
 
     Args:
-        dataset: one of NeMo's datasets of recordings and transcripts (`AudioToCharDataset`, `AudioToBPEDataset`).
         model: whose prefix it is, fit for it as `why_not_exact` says.
+        dataset: the utterances.
         point: of the encoder.
-        cache: where activations are and go.
-        dtype: precision in the cache; None keeps the model's.
+        cache: where activations are and go: one for all, or one for each utterance.
+
+    Raises:
+        InputError: a recording cannot be read.
     """
 
     def __init__(
-        self, dataset: Any, model: ASRModel, point: int, cache: PrefixCache, dtype: torch.dtype | None = None
+        self, model: ASRModel, dataset: UtteranceDataset, point: int, cache: PrefixCache | Sequence[PrefixCache]
     ) -> None:
-        self.dataset = dataset
-        self._model = model
-        self.point = point
-        self._cache = cache
+        self.utterances, self.point = dataset.utterances, point
+        self._model, self._dataset = model, dataset
+        self._caches = [cache] * len(dataset) if isinstance(cache, PrefixCache) else cache
         self._parameter = next(model.encoder.conv.parameters())
-        self._dtype = dtype
-        self._keys = self._make_keys()
+        common = {"base": fingerprint(model), "point": point, "arithmetic": str(self._parameter.dtype)}
+        self._keys: list[Key] = [{**common, "audio": self._identity(i)} for i in range(len(dataset))]
 
-    def compute(self, precision: torch.dtype | None = None, progress: bool = True) -> int:
+    def compute(self, precision: torch.dtype | None = None, progress: bool = False) -> int:
         """Run what the cache does not have through the prefix.
 
         Args:
@@ -75,93 +80,71 @@ class PrefixDataset(Dataset[Item | list[Item]]):
 
         Returns:
             how many utterances that were.
+
+        Raises:
+            InputError: a recording cannot be read, or the cache's folder not be written.
         """
-        missing = [i for i, key in enumerate(self._keys) if key not in self._cache]
-        missing.sort(key=lambda i: self.dataset.manifest_processor.collection[i].duration)
-        device = self._parameter.device.type
-        autocast = torch.autocast(device, dtype=precision, enabled=precision is not None)
-        loader = DataLoader(Subset(self.dataset, missing), COMPUTED_AT_ONCE, collate_fn=self.dataset.collate_fn)
+        missing = [i for i, (key, cache) in enumerate(zip(self._keys, self._caches)) if key not in cache]
+        missing.sort(key=lambda i: self.utterances[i].duration)
+        autocast = torch.autocast(self._parameter.device.type, dtype=precision, enabled=precision is not None)
         with tqdm(total=len(missing), desc="frozen part", unit="utt", leave=False, disable=not progress) as bar:
-            for k, (signal, signal_length, *_) in enumerate(loader):
+            for start in range(0, len(missing), COMPUTED_AT_ONCE):
+                some = missing[start : start + COMPUTED_AT_ONCE]
+                signals = [self._dataset.item(i)[0] for i in some]
                 # In the mode of training, without which a CPU's recurrent layers take another way, slower for batches.
                 with torch.enable_grad(), autocast:
-                    activations, lengths = self._run(signal, signal_length)
-                for i, utterance, length in zip(missing[k * COMPUTED_AT_ONCE :], activations, lengths.tolist()):
-                    # Not a view: that would keep the whole batch.
-                    self._cache.put(self._keys[i], utterance[:length].to(self._dtype, copy=True))
-                bar.update(len(signal))
+                    activations, lengths = self._run(signals)
+                for i, utterance, length in zip(some, activations, lengths.tolist()):
+                    self._caches[i].put(self._keys[i], utterance[:length])
+                bar.update(len(some))
         return len(missing)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.utterances)
 
     def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:
         return self.item(index) if isinstance(index, int) else [self.item(int(i)) for i in index]
 
-    def durations(self, utterances: Sequence[int]) -> list[float]:
+    def durations(self, positions: Sequence[int]) -> list[float]:
         """Seconds of each."""
-        return [self.dataset.manifest_processor.collection[i].duration for i in utterances]
+        return [self.utterances[i].duration for i in positions]
 
-    def words(self, utterances: Sequence[int]) -> int:
-        """Words of their references."""
-        return sum(len(self.dataset.manifest_processor.collection[i].text_raw.split()) for i in utterances)
+    def recording(self, position: int) -> str:
+        """Hash of an utterance's samples: copies of a recording have the same, whatever their files are called."""
+        return sha256(self._dataset.item(position)[0].numpy().tobytes()).hexdigest()
 
-    def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
-        """Padded to the longest, activations with zeros."""
-        activations, tokens = zip(*items)
-        padded = pad_sequence(list(activations), batch_first=True).to(self._parameter.dtype)
-        pad_id = self.dataset.manifest_processor.pad_id
-        return PrefixBatch(
-            padded.transpose(1, 2),
-            torch.tensor([len(a) for a in activations]),
-            pad_sequence(list(tokens), batch_first=True, padding_value=pad_id),
-            torch.tensor([len(t) for t in tokens]),
-        )
-
-    def item(self, index: int) -> Item:
+    def item(self, position: int) -> Item:
         """Activations and tokens of one utterance.
 
         Raises:
             LookupError: its activations are gone from the cache, or were never computed.
         """
-        activations = self._cache.get(self._keys[index])
+        activations = self._caches[position].get(self._keys[position])
         if activations is None:
-            raise LookupError(f"utterance {index} is not in the cache: its file was removed, or compute() did not run")
-        tokens, _ = self.dataset.manifest_processor.process_text_by_id(index)
-        return activations, torch.tensor(tokens).long()
+            raise LookupError(f"utterance {position} is not in the cache: its file was removed, or compute() not run")
+        return activations, self._dataset.tokens[position]
 
-    def _run(self, signal: Tensor, signal_length: Tensor) -> tuple[Tensor, Tensor]:
+    def collate_fn(self, items: Sequence[Item]) -> PrefixBatch:
+        """Padded to the longest, activations with zeros."""
+        activations, tokens = zip(*items)
+        return PrefixBatch(
+            pad_sequence(list(activations), batch_first=True).to(self._parameter.dtype).transpose(1, 2),
+            torch.tensor([len(a) for a in activations]),
+            pad_sequence(list(tokens), batch_first=True, padding_value=self._dataset.pad_id),
+            torch.tensor([len(t) for t in tokens]),
+        )
+
+    def _identity(self, position: int) -> list[str | float]:
+        utterance = self.utterances[position]
+        try:
+            return audio_identity(utterance) if utterance.samples is None else [self.recording(position)]
+        except OSError as error:
+            raise InputError(f"{utterance.label} cannot be read ({error.strerror})") from error
+
+    def _run(self, signals: list[Tensor]) -> tuple[Tensor, Tensor]:
         device = self._parameter.device
-        features, lengths = self._model.preprocessor(input_signal=signal.to(device), length=signal_length.to(device))
+        features, lengths = self._model.preprocessor(
+            input_signal=pad_sequence(signals, batch_first=True).to(device),
+            length=torch.tensor([len(signal) for signal in signals], device=device),
+        )
         return self._model.encoder.forward_prefix(features, lengths, self.point)
-
-    def _make_keys(self) -> list[Key]:
-        settings = {name: getattr(self.dataset, name, None) for name in DATA_SETTINGS}
-        featurizer = self.dataset.featurizer
-        common = {
-            "base": fingerprint(self._model),
-            "point": self.point,
-            "precision": str(self._dtype or self._parameter.dtype),
-            "data": {**settings, "sample_rate": featurizer.sample_rate, "int_values": featurizer.int_values},
-        }
-        samples = self.dataset.manifest_processor.collection
-        return [{**common, "audio": audio_identity(s.audio_file, s.offset, s.duration)} for s in samples]
-
-
-def audio_identity(path: str | Path, offset: float | None, duration: float) -> list[str | float | None]:
-    """What tells a recording from another, or from what the file was before: path, bytes, ns of its last change."""
-    resolved = Path(path).resolve()
-    state = resolved.stat()
-    return [str(resolved), state.st_size, state.st_mtime_ns, offset, duration]
-
-
-def prefix_loader(loader: DataLoader, dataset: PrefixDataset) -> DataLoader:
-    """A loader like NeMo's, with the same batches, of activations."""
-    return DataLoader(
-        dataset=dataset,
-        batch_size=loader.batch_size,
-        sampler=loader.sampler,
-        collate_fn=dataset.collate_fn,
-        drop_last=loader.drop_last,
-        pin_memory=loader.pin_memory,
-    )

@@ -2,27 +2,26 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from nemo.collections.asr.models import ASRModel
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.adaptation.outcome import Adaptation
-from nemo_ds2_adapters.adaptation.train import prepare, train_adapter
+from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
+from nemo_ds2_adapters.adaptation.result import Adaptation
+from nemo_ds2_adapters.adaptation.settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
-from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
-from nemo_ds2_adapters.data.sections import read_section
+from nemo_ds2_adapters.configs import shipped_config
+from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.errors import InputError
 
-CONFIG = Path(__file__).resolve().parents[1] / "conf" / "asr_adapters" / "asr_adaptation.yaml"
+CONFIG = "asr_adapters/asr_adaptation"
 
 # Where the settings of `adapt` stand in the config; those of the adapter itself in the section of its type.
-OWN_SETTINGS = ("hidden_dims", "activation", "dropout", "norm_position", "layers", "mode", "dim")
+OWN_SETTINGS = ("hidden_dims", "activation", "dropout", "norm_position", "layers", "mode", "dim", "adapter_strategy")
 SECTIONS = {
     "model.adapter": (
         "adapter_type",
@@ -42,10 +41,19 @@ SECTIONS = {
         "folds",
         "patience",
     ),
-    "model.train_ds": ("batch_size", "num_workers", "use_semi_sorted_batching", "shuffle"),
+    "model.train_ds": ("batch_size", "num_workers", "use_semi_sorted_batching", "shuffle", "drop_last"),
     "model.optim": ("lr", "weight_decay", "betas", "sched"),
     "model": ("spec_augment",),
-    "trainer": ("max_epochs", "accelerator", "devices", "precision", "gradient_clip_val", "enable_progress_bar"),
+    "trainer": (
+        "max_epochs",
+        "max_steps",
+        "accelerator",
+        "devices",
+        "precision",
+        "gradient_clip_val",
+        "check_val_every_n_epoch",
+        "enable_progress_bar",
+    ),
     "exp_manager": ("exp_dir", "create_tensorboard_logger"),
     "": ("seed",),
 }
@@ -61,7 +69,8 @@ def adapt(
     """Train an adapter on a frozen base, and leave it enabled in the model.
 
     Args:
-        model: a NeMo CTC model; its encoder is made adapter-capable if it is not.
+        model: a NeMo CTC model; its encoder is made adapter-capable if it is not. But for the adapter it is
+            afterwards as it was.
         name: of the adapter.
         train_manifest: NeMo manifest of the person's recordings.
         validation_manifest: the best epoch on these is kept, or the base if none is better.
@@ -75,39 +84,27 @@ def adapt(
     Raises:
         InputError: a setting, the name or the data are wrong; the model has the adapters it had, and the same
             ones are enabled.
+        AdapterFileError: a file cannot be read or written.
     """
-    cfg = config_with(settings)
-    cfg.model.train_ds.manifest_filepath = os.fspath(train_manifest)
-    cfg.model.validation_ds.manifest_filepath = validation_manifest and os.fspath(validation_manifest)
-    train = read_section(cfg.model, "train_ds")
-    validation = read_section(cfg.model, "validation_ds") if validation_manifest else None
+    values = config_with(settings)
+    values["exp_manager"]["version"] = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"  # NeMo's has seconds: too coarse
+    plain = FitSettings.of(values, validation_manifest is not None)
+    train = read_manifest(train_manifest, "train_manifest")
+    validation = None
+    if validation_manifest is not None:
+        validation = read_manifest(validation_manifest, "validation_manifest")
     if not isinstance(model.encoder, AdapterModuleMixin):
         model.replace_adapter_compatible_modules()
-    cfg.exp_manager.version = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"  # NeMo's has seconds: too coarse for a loop
-    pl.seed_everything(cfg.seed)
-    trainer = pl.Trainer(**cfg.trainer)
-    model.set_trainer(trainer)
-    adapter = ChosenAdapter(name)
-    before = list_adapters(model)
-    enabled_before = enabled_names(model) if before else []
-    try:
-        prepare(cfg, model, adapter, train, validation)
-        return train_adapter(cfg, trainer, model, adapter)
-    except BaseException:
-        for new in set(list_adapters(model)) - set(before):
-            delete_adapter(model, new)
-        if before:
-            enable_adapters(model, enabled_before)
-        raise
+    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain)
 
 
-def config_with(settings: dict[str, Any]) -> DictConfig:
-    """The scripts' config with some settings changed.
+def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The scripts' config with some settings changed, as plain values.
 
     Raises:
         InputError: names all unknown settings, each with the nearest known one.
     """
-    cfg = DictConfig(OmegaConf.load(CONFIG))
+    cfg = shipped_config(CONFIG)
     kind = settings.get("adapter_type", cfg.model.adapter.adapter_type)
     places = {name: section for section, names in SECTIONS.items() for name in names}
     own = cfg.model.adapter.get(kind) or {}
@@ -118,4 +115,4 @@ def config_with(settings: dict[str, Any]) -> DictConfig:
         raise InputError("; ".join(f"unknown setting {name}, the nearest is {nearest[name]}" for name in unknown))
     for name, value in settings.items():
         OmegaConf.update(cfg, f"{places[name]}.{name}".lstrip("."), value, merge=False)
-    return cfg
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]

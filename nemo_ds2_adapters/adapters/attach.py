@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -239,14 +239,33 @@ def _load(part: nn.Module, state: State, where: str) -> None:
 
 
 @contextmanager
+def undone(model: ModelPT) -> Iterator[None]:
+    """After the block, the adapters that it added are gone again, and no trace of them is left."""
+    undo = _undo(model)
+    try:
+        yield
+    finally:
+        undo()
+
+
+@contextmanager
 def undone_on_error(model: ModelPT) -> Iterator[None]:
-    """On any exception in the block, take the adapters that it added away again and leave no trace of them."""
-    before = set(adapter_names(model))
-    children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
-    sections = [(section, set(section)) for section in _sections(model)]
+    """On any exception in the block, as `undone`."""
+    undo = _undo(model)
     try:
         yield
     except BaseException:
+        undo()
+        raise
+
+
+def _undo(model: ModelPT) -> Callable[[], None]:
+    """What takes everything away that was added to a model since this call."""
+    before = set(adapter_names(model))
+    children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
+    sections = [(section, set(section)) for section in _sections(model)]
+
+    def undo() -> None:
         for name in set(adapter_names(model)) - before:
             detach(model, name)
         for module, names in children:
@@ -257,7 +276,8 @@ def undone_on_error(model: ModelPT) -> Iterator[None]:
                 for added in set(section) - keys:
                     section.pop(added)
         share_config(model)
-        raise
+
+    return undo
 
 
 def _sections(model: ModelPT) -> Iterator[DictConfig]:

@@ -6,8 +6,8 @@ from typing import NoReturn
 import typer
 
 from nemo_ds2_adapters.cli.app import app
-from nemo_ds2_adapters.cli.script import quiet
-from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreBusyError
+from nemo_ds2_adapters.cli.output import quiet, say
+from nemo_ds2_adapters.errors import NemoDs2Error
 
 __all__ = ["main"]
 
@@ -21,10 +21,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(f"{error.format_message()} (see ds2-adapters --help)", error.exit_code)
     except typer.Abort:
         _fail("stopped, nothing was changed", 1)
-    except (InputError, AdapterFileError, StoreBusyError, OSError) as error:
+    except (NemoDs2Error, OSError) as error:
         _fail(str(error), 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(code)

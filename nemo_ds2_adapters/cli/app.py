@@ -1,4 +1,7 @@
-"""The commands of `ds2-adapters`."""
+"""The commands of `ds2-adapters`.
+
+Each imports what it needs when it is called: NeMo takes ten seconds, and a list of a store needs none of it.
+"""
 
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -9,21 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.attach import attach
-from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.opening import open_source
-from nemo_ds2_adapters.cli.output import busy, progress, show_json, show_rows, show_tree
+from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
+from nemo_ds2_adapters.cli.programs import add_programs
 from nemo_ds2_adapters.cli.source import Findings, Source
-from nemo_ds2_adapters.cli.store_source import StoreSource
-from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
+from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, describe, find_adapter, read_adapters
-from nemo_ds2_adapters.store.store import AdapterStore
+from nemo_ds2_adapters.text import printable
 
 app = typer.Typer(
-    help="List, move, change and check personal adapters in .nemo models, .pt files and stores; convert models.",
+    help="Train, use, list, move, change and check personal adapters in .nemo models, .pt files and stores.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,16 +71,13 @@ def inspect(
     """Show all about one adapter: type, sizes, base, metadata, versions."""
     with busy(f"reading {source}"):
         opened = open_source(source)
-        adapter = opened.get(_only_name(opened, source) if name is None else name, version)
+        name = _only_name(opened, source) if name is None else name
+        adapter = opened.get(name, version)
         about = {"name": adapter.name, **describe(adapter), "format": opened.format}
         if adapter.info:
             about |= vars(adapter.info)
-        if isinstance(opened, StoreSource):
-            about = {"user_id": about["metadata"]["user_id"], **about}
-            about["stored"] = [
-                {"version": v.number, "time": v.stored.isoformat(), "sha256": v.sha256}
-                for v in opened.store.versions(about["user_id"])
-            ]
+        if stored := opened.versions(name):
+            about = {"user_id": name, **about, "stored": stored}
     if as_json:
         show_json(about)
     else:
@@ -101,6 +99,7 @@ def export(
         raise InputError(f"{path}: expected a name that ends with .pt")
     if path.exists() and not force:
         raise InputError(f"{path}: exists already, pass --force to replace it")
+    check_not_input(path, {"SOURCE": source})
     with busy(f"reading {source}"):
         opened = open_source(source)
         adapter = opened.get(name, version)
@@ -130,7 +129,7 @@ def import_command(
         raise InputError(f"{path}: holds {', '.join(adapters)}: choose one with --adapter")
     chosen = find_adapter(adapters, adapter or next(iter(adapters)), path)
     with busy(f"writing {target}"):
-        opened = StoreSource(AdapterStore(target)) if create else open_source(target)
+        opened = open_source(target, create)
         if base is not None:
             with naming(path):
                 chosen = _made_for(chosen, base)
@@ -150,7 +149,7 @@ def rename(source: SourceArgument, old: NameArgument, new: TargetArgument, as_js
 def copy(source: SourceArgument, name: NameArgument, new: TargetArgument, as_json: JsonOption = False) -> None:
     """Copy an adapter, as the starting point of another one."""
     with busy(f"writing {source}"):
-        open_source(source).copy(name, new)
+        open_source(source).average([name], new, None)
     _say(f"{name} copied to {new} in {source}", as_json, source=source, name=new)
 
 
@@ -166,16 +165,16 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Remove an adapter, in a store with all its versions."""
+    if erase and version is not None:
+        raise InputError("--erase removes everything of a person: leave out --version")
     opened = open_source(source)
-    if erase and (version is not None or not isinstance(opened, StoreSource)):
-        raise InputError("--erase is for stores, and without --version: it removes everything of a person")
     what = name if version is None else f"version {version} of {name}"
     if not yes:
-        typer.confirm(f"Remove {what} from {source} for good?", abort=True, err=True)
+        typer.confirm(printable(f"Remove {what} from {source} for good?"), abort=True, err=True)
+    found = True
     with busy(f"writing {source}"):
-        found = True
-        if erase and isinstance(opened, StoreSource):
-            found = opened.store.erase(name)
+        if erase:
+            found = opened.erase(name)
         else:
             opened.delete(name, version)
     message = f"{what} removed from {source}" if found else f"nothing of {what} was in {source}"
@@ -207,28 +206,31 @@ def verify(
         with progress(f"checking {source}") as on_progress:
             try:
                 findings[source] = open_source(source).verify(on_progress)
-            except (InputError, AdapterFileError) as error:  # the other sources are checked all the same
+            except NemoDs2Error as error:  # the other sources are checked all the same
                 findings[source] = Findings(0, [], [str(error)])
     if as_json:
         show_json([{"source": source, **asdict(found)} for source, found in findings.items()])
     else:
         for source, found in findings.items():
             for line in found.repaired:
-                typer.echo(f"{source}: mended {line}")
+                say(f"{source}: mended {line}")
             for line in found.problems:
-                typer.echo(f"PROBLEM {line if line.startswith(source) else f'{source}: {line}'}")
-            typer.echo(
-                f"{source}: {_count(found.checked, 'adapter')} checked, {_count(len(found.problems), 'problem')}"
-            )
+                say(f"PROBLEM {line if line.startswith(source) else f'{source}: {line}'}")
+            say(f"{source}: {_count(found.checked, 'adapter')} checked, {_count(len(found.problems), 'problem')}")
     if any(found.problems for found in findings.values()):
         raise typer.Exit(1)
 
 
 app.command()(convert)
+add_programs(app)
 
 
 def _made_for(adapter: Adapter, base: Path) -> Adapter:
     """The adapter, which says for which base it is."""
+    from nemo_ds2_adapters.adapters.attach import attach
+    from nemo_ds2_adapters.adapters.attached import attached_adapter
+    from nemo_ds2_adapters.formats.nemo_archive import restore_model
+
     model = restore_model(str(base), None)
     attached = attach(model, adapter, as_name="imported")  # its own name may not be legal, or be taken there
     return replace(attached_adapter(model, attached, adapter.metadata), name=adapter.name)
@@ -249,4 +251,4 @@ def _say(message: str, as_json: bool, **values: Any) -> None:
     if as_json:
         show_json(values)
     else:
-        typer.echo(message)
+        say(message)

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from nemo_ds2_adapters.cli.output import busy, show_json
-from nemo_ds2_adapters.convert import convert_checkpoint
+from nemo_ds2_adapters.cli.output import busy, say, show_json
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.atomic import check_not_input
 
 
 def convert(
@@ -33,6 +31,9 @@ def convert(
     """Make a .nemo of a deepspeech.pytorch or KoSpeech checkpoint. Nothing in it is executed."""
     if out.exists() and not force:
         raise InputError(f"{out}: exists already, pass --force to replace it")
+    check_not_input(out, {"CHECKPOINT": checkpoint, "--labels": labels})
+    from nemo_ds2_adapters.convert import convert_checkpoint
+
     with busy(f"converting {checkpoint}"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", message=re.escape(f"{checkpoint}: "), category=UserWarning)
@@ -62,9 +63,9 @@ def convert(
     if as_json:
         show_json({"model": str(out), **about, "notes": notes})
         return
-    typer.echo(f"{out}: " + ", ".join(f"{key} {value}" for key, value in about.items()))
+    say(f"{out}: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
 
 
 def _settings(assignments: list[str] | None) -> dict[str, Any] | None:
@@ -73,6 +74,9 @@ def _settings(assignments: list[str] | None) -> dict[str, Any] | None:
     for assignment in assignments:
         if "=" not in assignment:
             raise InputError(f"--feature {assignment}: expected KEY=VALUE")
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist(assignments))  # type: ignore[return-value]
     except OmegaConfBaseException as error:

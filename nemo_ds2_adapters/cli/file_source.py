@@ -5,13 +5,13 @@ from datetime import datetime
 from pathlib import Path
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, mean, renamed
-from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
+from nemo_ds2_adapters.cli.source import Findings, Progress, Row, WithoutHistory
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_file
 
 
-class FileSource:
+class FileSource(WithoutHistory):
     """A file in any of the three formats; it keeps its format, and nothing in it is executed."""
 
     def __init__(self, path: Path) -> None:
@@ -21,7 +21,7 @@ class FileSource:
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
         """Name, module, type and parameters."""
-        refuse_since(since, self.path)
+        self.refuse_since(since)
         return [
             {"name": a.name, "module": a.module, "type": a.config["_target_"], "parameters": a.parameters}
             for a in self._adapters.values()
@@ -30,7 +30,7 @@ class FileSource:
 
     def get(self, name: str, version: int | None) -> Adapter:
         """One adapter."""
-        refuse_version(version, self.path)
+        self.refuse_version(version)
         return find_adapter(self._adapters, name, self.path)
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
@@ -42,10 +42,6 @@ class FileSource:
         chosen = self.get(old, None)
         other = renamed(chosen, new, list(self._adapters))
         self._write(other if adapter is chosen else adapter for adapter in self._adapters.values())
-
-    def copy(self, source: str, target: str) -> None:
-        """Add a copy of an adapter under another name."""
-        self.average([source], target, None)
 
     def delete(self, name: str, version: int | None) -> None:
         """Remove an adapter; the last one stays."""

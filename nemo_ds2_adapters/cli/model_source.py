@@ -11,18 +11,17 @@ from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
 from nemo_ds2_adapters.adapters.fingerprint import check_base
 from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
-    copy_adapter,
     delete_adapter,
     list_adapters,
     rename_adapter,
 )
-from nemo_ds2_adapters.cli.source import Findings, Progress, Row, refuse_since, refuse_version
+from nemo_ds2_adapters.cli.source import Findings, Progress, Row, WithoutHistory
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
 from nemo_ds2_adapters.formats.reading import OURS
 
 
-class ModelSource:
+class ModelSource(WithoutHistory):
     """A model; every change writes the `.nemo` anew, beside the old one, which it then replaces."""
 
     format = OURS
@@ -33,7 +32,7 @@ class ModelSource:
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
         """Name, module, type, parameters, and whether it is enabled."""
-        refuse_since(since, self.path)
+        self.refuse_since(since)
         adapters = [without_info(self.model, n) for n in list_adapters(self.model) if n.startswith(prefix)]
         enabled = enabled_names(self.model)
         return [
@@ -49,7 +48,7 @@ class ModelSource:
 
     def get(self, name: str, version: int | None) -> Adapter:
         """One adapter."""
-        refuse_version(version, self.path)
+        self.refuse_version(version)
         return attached_adapter(self.model, name)
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
@@ -68,14 +67,9 @@ class ModelSource:
         rename_adapter(self.model, old, new)
         save_nemo(self.model, self.path)
 
-    def copy(self, source: str, target: str) -> None:
-        """Attach a copy of an adapter, disabled."""
-        copy_adapter(self.model, source, target)
-        save_nemo(self.model, self.path)
-
     def delete(self, name: str, version: int | None) -> None:
         """Remove an adapter."""
-        refuse_version(version, self.path)
+        self.refuse_version(version)
         delete_adapter(self.model, name)
         save_nemo(self.model, self.path)
 

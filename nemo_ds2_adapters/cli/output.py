@@ -1,7 +1,9 @@
 """What a person sees, and what a program reads."""
 
-import json
+import logging
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +14,9 @@ from rich.console import Console, JustifyMethod
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.text import json_text, printable
 
 FINGERPRINT_DIGITS = 8  # of 64: enough to tell a person's bases apart
 
@@ -29,20 +34,25 @@ PIPE_WIDTH = 10_000  # characters: a file or another program gets every row in o
 NUMBERS = ("version", "parameters", "bytes")
 
 
+def say(message: str, err: bool = False) -> None:
+    """Print a line, on the error stream if `err`; what came from data and does not print is escaped."""
+    print(printable(message), file=sys.stderr if err else sys.stdout)
+
+
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=lambda tensor: tensor.tolist()))
+    print(json_text(value, indent=2))
 
 
 def show_rows(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Print rows with the same columns as a table."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in rows[0] if rows else ():
         justify: JustifyMethod = "right" if column in NUMBERS else "left"
         table.add_column(column.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(LOOKS.get(column, str)(value) for column, value in row.items()))
-    _print(table if rows else f"{title}: no adapters")
+        table.add_row(*(printable(LOOKS.get(column, str)(value)) for column, value in row.items()))
+    _print(table if rows else printable(f"{title}: no adapters"))
 
 
 def show_tree(value: dict[str, Any]) -> None:
@@ -51,8 +61,22 @@ def show_tree(value: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for key, leaf in _leaves(value):
-        table.add_row(key, "-" if leaf in ("", None) else str(leaf))
+        table.add_row(printable(key), "-" if leaf in ("", None) else printable(str(leaf)))
     _print(table)
+
+
+def quiet(level: str) -> None:
+    """Keep NeMo, Lightning and Python warnings below `level` off the screen.
+
+    Raises:
+        InputError: `level` is not the name of a logging level.
+    """
+    number = logging.getLevelName(level)
+    if not isinstance(number, int):
+        raise InputError(f"log_level={level}: expected DEBUG, INFO, WARNING or ERROR")
+    logging.disable(number - 1)  # for all loggers: NeMo's experiment manager sets the levels of some anew
+    if number > logging.INFO:
+        warnings.filterwarnings("ignore")
 
 
 @contextmanager
@@ -66,7 +90,7 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=1.0)
+        task = bar.add_task(printable(what), total=1.0)
         yield lambda share: bar.update(task, completed=share)
 
 
@@ -74,7 +98,7 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
 def busy(what: str) -> Iterator[None]:
     """A sign on the error stream, for work of unknown length."""
     console = Console(stderr=True, markup=False)
-    with console.status(what):
+    with console.status(printable(what)):
         yield
 
 

@@ -1,23 +1,25 @@
-"""What every script does around its work: accept the command line, check its keys, say errors in one line."""
+"""What every Hydra command does around its work: accept the command line, check its keys, say errors in one line."""
 
 import difflib
 import functools
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from nemo_ds2_adapters.adapters.chosen import NAME_KEY, SECTION, USER_KEY
 from nemo_ds2_adapters.adapters.users import hydra_override
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.cli.output import quiet
+from nemo_ds2_adapters.configs import CONFIGS, shipped_config
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
+from nemo_ds2_adapters.text import printable
 
-Result = TypeVar("Result")
+Task = Callable[[DictConfig], Any]
 
 # Sections whose keys belong to NeMo, Lightning or Hydra: anything goes, they check it themselves.
 OPEN_SECTIONS = (
@@ -32,97 +34,167 @@ OPEN_SECTIONS = (
 )
 # Keys that hold any text. Hydra parses it, and would take some for a number, a list or an error.
 TEXT_KEYS = (NAME_KEY, USER_KEY, f"{SECTION}.init_from")
+NULL_IS_A_VALUE = (f"{SECTION}.patience",)  # though the shipped value is a number
+TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+}
 
 
-def open_overrides(arguments: list[str]) -> list[str]:
-    """Let a command line set keys that the config does not list, so that `check_keys` can speak about them.
+def hydra_command(*configs: str) -> Callable[[Task], Callable[..., Any]]:
+    """Make a program of a function that takes a config: with NeMo's Hydra runner, and configs of this package.
 
-    Hydra wants a `+` before such a key and answers its absence with a page of its own. It does the same to a user id
-    that it cannot parse, so that is looked at here.
+    The program takes its arguments, without them those of the process, or a composed config. It ends with one line,
+    and a non-zero exit code, when its input is at fault.
+
+    Args:
+        configs: names as in `conf/`: the one that is used unless `--config-name` says another, then those others.
+    """
+    folder, _, name = configs[0].rpartition("/")
+
+    def decorate(task: Task) -> Callable[..., Any]:
+        @functools.wraps(task)
+        def checked(cfg: DictConfig) -> Any:
+            check_config(cfg, *map(shipped_config, configs))
+            quiet(cfg.log_level)
+            return task(cfg)
+
+        @functools.wraps(task)
+        def main(given: DictConfig | Sequence[str] | None = None) -> Any:
+            from nemo.core.config import hydra_runner
+
+            run = hydra_runner(str(CONFIGS / folder), name)(one_line_errors(checked))
+            if isinstance(given, DictConfig):
+                return run(given)
+            before = sys.argv
+            arguments = before[1:] if given is None else given
+            sys.argv = [before[0], *open_overrides(arguments, *map(shipped_config, configs))]
+            try:
+                return run()
+            finally:
+                sys.argv = before
+
+        return main
+
+    return decorate
+
+
+def open_overrides(arguments: Sequence[str], *configs: DictConfig) -> list[str]:
+    """Let a command line set keys that not all of the configs list, so that `check_config` can speak about them.
+
+    Hydra wants a `+` before such a key and answers its absence with a page of its own. It does the same to what it
+    cannot parse, and takes a text for something else, so that is looked at here.
 
     Raises:
-        SystemExit: a text would not arrive as it was typed; one line shows how to quote it.
+        SystemExit: an override would not arrive as it was typed; one line says so.
     """
     several = bool({"-m", "--multirun"} & set(arguments))
+    known = [_keys(config) for config in configs]
+    opened = []
     for argument in arguments:
-        key, _, text = argument.lstrip("+").partition("=")
-        if key in TEXT_KEYS and (reason := _misread(argument, text, several)):
-            sys.exit(f"error: {key}={text} {reason}")
-    return [f"++{a}" if "=" in a and a[0].isalpha() and not a.startswith("hydra") else a for a in arguments]
+        key, assigns, text = argument.lstrip("+").partition("=")
+        if assigns and not argument.startswith("-"):
+            is_section = any(isinstance(keys.get(key), dict) for keys in known)
+            if reason := _misread(argument, text, several, is_section):
+                sys.exit(printable(f"error: {key}={text} {reason}"))
+        is_new = assigns and argument[0].isalpha() and not all(key in keys for keys in known)
+        opened.append(f"++{argument}" if is_new and not argument.startswith("hydra") else argument)
+    return opened
 
 
-def _misread(argument: str, text: str, several: bool) -> str | None:
-    """What is wrong with the override of a key that holds a text, None if nothing is; `several` for Hydra's sweeps."""
-    advice = f"is not taken as it stands; write {hydra_override(argument.partition('=')[0].lstrip('+'), text)}"
+def _misread(argument: str, text: str, several: bool, is_section: bool) -> str | None:
+    """What is wrong with an override, None if nothing is; `several` for Hydra's sweeps, `is_section` of its key."""
+    key = argument.partition("=")[0].lstrip("+~")
+    advice = f"is not taken as it stands; write {hydra_override(key, text)}"
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
         return advice
     if override.is_sweep_override():
-        return None if several else advice
+        return advice if key in TEXT_KEYS and not several else None
     value = override.value()
+    if is_section:
+        return None if isinstance(value, dict) else f"is no section: {key} has keys of its own"
+    if key not in TEXT_KEYS:
+        return None
     if value == "???":
         return "cannot be said: it stands for a missing value"
     quoted = text.strip()[:1] in ("'", '"')
     return advice if isinstance(value, str) and value != text and not quoted else None
 
 
-def one_line_errors(task: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
-    """End a script with one line, and a non-zero exit code, when its input is at fault."""
+def one_line_errors(task: Task) -> Task:
+    """End a program with one line, and a non-zero exit code, when its input is at fault."""
 
     @functools.wraps(task)
-    def run(cfg: DictConfig) -> Result:
+    def run(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
-        except (InputError, AdapterFileError) as error:
-            sys.exit(f"error: {error}")
+        except NemoDs2Error as error:
+            sys.exit(f"error: {printable(str(error))}")
+        except InterpolationResolutionError as error:  # `${...}` of another key, in a value of the command line
+            sys.exit(f"error: {error.full_key}: {printable(str(error).splitlines()[0])}")
 
     return run
 
 
-def quiet(level: str) -> None:
-    """Keep NeMo, Lightning and Python warnings below `level` off the screen.
-
-    Raises:
-        InputError: `level` is not the name of a logging level.
-    """
-    number = logging.getLevelName(level)
-    if not isinstance(number, int):
-        raise InputError(f"log_level={level}: expected DEBUG, INFO, WARNING or ERROR")
-    logging.disable(number - 1)  # for all loggers: NeMo's experiment manager sets the levels of some anew
-    if number > logging.INFO:
-        warnings.filterwarnings("ignore")
-
-
-def check_keys(cfg: DictConfig, *config_files: Path, open_sections: tuple[str, ...] = OPEN_SECTIONS) -> None:
-    """Refuse keys that the shipped configs do not have.
+def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
+    """Refuse keys that the shipped configs do not have, keys that are missing, and values of another type.
 
     Args:
-        cfg: what the script was given.
-        config_files: the configs shipped with the script, which list every key.
-        open_sections: dotted keys below which anything goes.
+        cfg: what the program was given.
+        shipped: the configs shipped with it: what is in one of them is known, what is in all of them is needed.
 
     Raises:
-        InputError: names all unknown keys at once, each with the nearest known one.
+        InputError: names all at once, an unknown key with the nearest known one.
     """
-    known = sorted({key for file in config_files for key in _keys(DictConfig(OmegaConf.load(file)), open_sections)})
-    unknown = [key for key in _keys(cfg, open_sections) if key not in known]
-    if unknown:
-        raise InputError("; ".join(_unknown(key, known) for key in unknown))
+    keys = _keys(cfg)
+    wanted = [_keys(config) for config in shipped]
+    known = {key: value for one in wanted for key, value in one.items()}
+    leaves = sorted(key for key, value in known.items() if not isinstance(value, dict))
+    found = []
+    for key, value in keys.items():
+        if key not in known:
+            is_open = key in OPEN_SECTIONS or _is_inside_null(key, known)
+            if not is_open and (not isinstance(value, dict) or not value):
+                found.append(_unknown(key, leaves))
+        elif reason := _unlike(key, value, known[key]):
+            found.append(f"{key}={value}: expected {reason}")
+    found += [f"{key} is missing" for key in known if key not in keys and all(key in one for one in wanted)]
+    if found:
+        raise InputError("; ".join(found))
 
 
-def _keys(cfg: DictConfig, open_sections: tuple[str, ...], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of all leaves, not entering open sections."""
-    for name in map(str, cfg):
-        key = prefix + name
-        if key in open_sections:
-            continue
-        if not OmegaConf.is_missing(cfg, name) and isinstance(cfg._get_node(name), DictConfig):
-            yield from _keys(cfg[name] or OmegaConf.create({}), open_sections, f"{key}.")
-        else:
-            yield key
+def _keys(cfg: DictConfig) -> dict[str, Any]:
+    """Dotted keys of all sections and leaves with their values as they stand, not entering open sections."""
+
+    def walk(section: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in section.items():
+            key = f"{prefix}{name}"
+            yield key, value
+            if isinstance(value, dict) and key not in OPEN_SECTIONS:
+                yield from walk(value, f"{key}.")
+
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    return dict(walk(plain, ""))
 
 
-def _unknown(key: str, known: list[str]) -> str:
+def _is_inside_null(key: str, known: Mapping[str, Any]) -> bool:
+    """Whether the key stands in a section in whose place the shipped config has null, such as `model.spec_augment`."""
+    return any(known.get(section, key) is None for section in accumulate(key.split("."), "{}.{}".format))
+
+
+def _unlike(key: str, value: Any, shipped: Any) -> str | None:
+    """What was expected in place of a value of another type than the shipped one; None if it is of that type."""
+    if isinstance(shipped, dict):
+        return None if isinstance(value, dict) else "a section with keys of its own"
+    types, expected = TYPES.get(type(shipped), ((), ""))
+    refers = isinstance(value, str) and "${" in value  # to another key, whose value is checked
+    fits = not types or type(value) in types or refers or (value is None and key in NULL_IS_A_VALUE)
+    return None if fits else expected
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
     return f"unknown config key {key}, the nearest known one is {nearest}"

@@ -39,9 +39,6 @@ class Source(Protocol):
     def rename(self, old: str, new: str) -> None:
         """Give an adapter another name."""
 
-    def copy(self, source: str, target: str) -> None:
-        """Give a copy of an adapter a name of its own."""
-
     def delete(self, name: str, version: int | None) -> None:
         """Remove an adapter."""
 
@@ -51,14 +48,32 @@ class Source(Protocol):
     def verify(self, on_progress: Progress) -> Findings:
         """Read and check all adapters."""
 
+    def versions(self, name: str) -> list[Row]:
+        """An adapter's versions with their times and checksums; none of what keeps no versions."""
 
-def refuse_since(since: datetime | None, path: Path) -> None:
-    """Raises InputError: a time was asked of something that keeps none."""
-    if since is not None:
-        raise InputError(f"{path}: only stores know when an adapter was stored, leave out --since")
+    def erase(self, name: str) -> bool:
+        """Remove everything of a person; whether there was anything. Raises InputError: this is for stores."""
 
 
-def refuse_version(version: int | None, path: Path) -> None:
-    """Raises InputError: a version was asked of something that has none."""
-    if version is not None:
-        raise InputError(f"{path}: only stores keep versions, leave out --version")
+class WithoutHistory:
+    """Of a file and of a model: there is one of each adapter, and nobody knows since when."""
+
+    path: Path
+
+    def versions(self, name: str) -> list[Row]:
+        """None are kept."""
+        return []
+
+    def erase(self, name: str) -> bool:
+        """Raises InputError: what it says cannot be promised here."""
+        raise InputError(f"{self.path}: --erase is for stores, where it removes everything of a person")
+
+    def refuse_since(self, since: datetime | None) -> None:
+        """Raises InputError: a time was asked for."""
+        if since is not None:
+            raise InputError(f"{self.path}: only stores know when an adapter was stored, leave out --since")
+
+    def refuse_version(self, version: int | None) -> None:
+        """Raises InputError: a version was asked for."""
+        if version is not None:
+            raise InputError(f"{self.path}: only stores keep versions, leave out --version")

@@ -58,9 +58,16 @@ class StoreSource:
         """Move all of a user's versions to another id."""
         self.store.rename(old, new)
 
-    def copy(self, source: str, target: str) -> None:
-        """Give a user a copy of another one's adapter, without the metadata."""
-        self.store.copy(source, target)
+    def versions(self, name: str) -> list[Row]:
+        """A user's versions, oldest first."""
+        return [
+            {"version": version.number, "time": version.stored.isoformat(), "sha256": version.sha256}
+            for version in self.store.versions(name)
+        ]
+
+    def erase(self, name: str) -> bool:
+        """Remove everything of a user, also what is cached."""
+        return self.store.erase(name)
 
     def delete(self, name: str, version: int | None) -> None:
         """Remove a user's adapter, or one version."""

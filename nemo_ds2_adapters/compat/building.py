@@ -1,18 +1,17 @@
 """A DeepSpeech2 model from Python, by the original's arguments."""
 
 from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.modules import DeepSpeech2DecoderConfig, DeepSpeech2EncoderAdapterConfig, MLPHeadAdapterConfig
 
 ADAPTER_NAME = "default"  # the original's name for an adapter that nobody has named
-CONFIG = Path("conf", "deepspeech2", "deepspeech2.yaml")  # in the package: preprocessor, characters, decoding
+CONFIG = "deepspeech2/deepspeech2"  # for preprocessor, characters, decoding
 ACTIVATIONS = {"hardtanh": "clipped_relu"}  # the original's name for it
 
 
@@ -51,7 +50,7 @@ def build_deepspeech2(
     Raises:
         InputError: `num_classes` does not fit the vocabulary, or a size or name is out of range.
     """
-    cfg = OmegaConf.load(str(files("nemo_ds2_adapters") / str(CONFIG)))
+    cfg = shipped_config(CONFIG)
     units = list(cfg.labels if vocabulary is None else vocabulary)
     if len(units) + 1 != num_classes:
         raise InputError(

@@ -1,12 +1,12 @@
 """Train a person's adapter by the original's calls."""
 
-import tempfile
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 
+from nemo_ds2_adapters.activations.scratch import ScratchFolder
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.outcome import Adaptation
+from nemo_ds2_adapters.adaptation.result import Adaptation
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.compat.base_file import make_folder
@@ -62,7 +62,7 @@ class AdapterTrainer:
         num_epochs: int | None = None,
         adapter_name: str = "default",
     ) -> ASRModel:
-        """Train an adapter, save it, and leave it enabled.
+        """Train an adapter, save it, and leave it enabled; none, if the base is better than one that would replace it.
 
         An adapter of this name is trained on. A new one starts from a copy of the one that is enabled, if there is
         one; otherwise it is built as the settings say.
@@ -85,10 +85,11 @@ class AdapterTrainer:
         for name, value in (("batch_size", batch_size), ("max_epochs", num_epochs)):
             if value is not None:
                 settings[name] = value
-        with tempfile.TemporaryDirectory(prefix="adapter-training-") as folder:
-            settings.setdefault("exp_dir", folder)
+        with ScratchFolder("training") as folder:
+            settings.setdefault("exp_dir", str(folder))
             self.result = adapt(model, adapter_name, self.train_manifest, self.validation_manifest, **settings)
-        AdapterManager.save_adapter(model, self.adapter_save_dir, adapter_name)
+        if self.result.is_kept:
+            AdapterManager.save_adapter(model, self.adapter_save_dir, adapter_name)
         return model
 
 

@@ -1,140 +1,197 @@
-"""NeMo manifests: read, checked before anything is trained on them."""
+"""NeMo manifests: parsed once, checked once, handed on as values."""
 
 import json
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
-from nemo.collections.asr.models import ASRModel
-from nemo.collections.common.parts.preprocessing.manifest import get_full_path
-from omegaconf import ListConfig
+import numpy as np
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.modules.unicode_form import normalised
+
+MOST_SECONDS = 1e9  # 30 years: more is a mistake, and no longer a whole number of samples that a file could have
+MOST_SHOWN = 200  # characters of a path in a message
+FilePath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Utterance:
-    """One line of a manifest."""
-
-    audio: Path
-    text: str
-    duration: float  # seconds
-    offset: float = 0.0  # seconds into the file
-    place: str = field(default="", compare=False)  # file and line, for messages
-    fields: dict[str, Any] = field(default_factory=dict, compare=False)  # the whole line
-
-
-def read_manifest(key: str, paths: str | list[str] | None) -> list[Utterance]:
-    """Read and check a manifest.
+    """A stretch of a recording, and what is said in it.
 
     Args:
-        key: config key that holds the path, for messages.
+        audio: file; the name of what has none, but samples.
+        text: what is said, empty if nobody wrote it down.
+        duration: seconds; infinite: as long as the file.
+        offset: seconds into the file.
+        place: manifest and line, for messages.
+        fields: the whole line.
+        samples: `[T]` at the model's rate, in place of a file.
+    """
+
+    audio: Path
+    text: str = ""
+    duration: float = math.inf
+    offset: float = 0.0
+    place: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    samples: np.ndarray | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message: place and file."""
+        return f"{self.place}: {self.audio.name}" if self.place else str(self.audio)
+
+
+class BadLine(InputError):
+    """A line of a manifest that describes no utterance.
+
+    Args:
+        place: manifest and line.
+        problem: what is wrong with it.
+        fields: what it says all the same, empty if it is not a JSON object.
+    """
+
+    def __init__(self, place: str, problem: str, fields: dict[str, Any]) -> None:
+        super().__init__(f"{place}: {problem}")
+        self.place = place
+        self.fields = fields
+
+
+def read_manifest(paths: FilePath | Sequence[FilePath] | None, key: str) -> list[Utterance]:
+    """Read the transcribed utterances of a manifest, or of several.
+
+    Args:
         paths: a path, several joined by commas, or a list of them.
+        key: config key or argument that holds them, for messages.
 
     Raises:
-        InputError: the file cannot be read, a line is not what a manifest's line must be (with its number), an
-            audio file is missing, or there is no utterance at all.
+        InputError: a file cannot be read, a line is not what a manifest's line must be (with its number), an audio
+            file is missing, or there is no utterance at all.
     """
-    utterances = [line.utterance() for line in manifest_lines(key, paths)]
-    if not utterances:
-        raise InputError(f"{key}={paths}: the manifest has no utterances")
+    utterances = []
+    for line in read_lines(paths, key):
+        if isinstance(line, BadLine):
+            raise line
+        utterances.append(line)
     return utterances
 
 
-@dataclass(frozen=True)
-class ManifestLine:
-    """A line as it was found."""
-
-    text: str
-    number: int  # 1 for the first
-    manifest: Path
-
-    @property
-    def place(self) -> str:
-        """For messages."""
-        return f"{self.manifest}, line {self.number}"
-
-    def utterance(self) -> Utterance:
-        """What the line says.
-
-        Raises:
-            InputError: it is not what a manifest's line must be, or its audio file is missing.
-        """
-        return _parse(self.place, self.text, self.manifest)
-
-
-def manifest_lines(key: str, paths: str | list[str] | None) -> list[ManifestLine]:
-    """The lines of a manifest, or of several, that are not empty.
+def read_lines(
+    paths: FilePath | Sequence[FilePath] | None, key: str, transcribed: bool = True
+) -> list[Utterance | BadLine]:
+    """Read a manifest, or several, whose wrong lines are nobody's problem but their own.
 
     Args:
-        key: config key that holds the path, for messages.
         paths: a path, several joined by commas, or a list of them.
+        key: config key or argument that holds them, for messages.
+        transcribed: whether each line must have a text and a duration. Without one, an utterance's duration is
+            infinite: it lasts as long as its file.
+
+    Returns:
+        in the order of the lines, but for empty ones.
 
     Raises:
-        InputError: no path is given, or a file cannot be read.
+        InputError: a file cannot be read, or there is no line at all.
+    """
+    found: list[Utterance | BadLine] = []
+    for manifest in manifest_paths(paths, key):
+        try:
+            lines = manifest.read_bytes().split(b"\n")  # other line ends are legal within JSON
+        except FileNotFoundError:
+            raise InputError(f"{key}={manifest}: no such file") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{key}={manifest}: cannot be read as a text file ({error})") from None
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                found.append(_parsed(line, manifest, f"{manifest}, line {number}", transcribed))
+    if not found:
+        raise InputError(f"{key}={paths}: the manifest has no utterances")
+    return found
+
+
+def manifest_paths(paths: FilePath | Sequence[FilePath] | None, key: str) -> list[Path]:
+    """The manifests that a path, several joined by commas, or a list of them name.
+
+    Raises:
+        InputError: none is given, or something else than paths.
     """
     if not paths:
         raise InputError(f"{key} is not set; give the path of a NeMo manifest")
+    if isinstance(paths, os.PathLike):
+        return [Path(paths)]
     names = paths.split(",") if isinstance(paths, str) else list(paths)
-    if isinstance(paths, ListConfig | list) and not all(isinstance(name, str) for name in names):
-        raise InputError(f"{key}={list(paths)}: expected paths of NeMo manifests")
-    return [line for name in names for line in _read_lines(key, Path(name.strip()))]
+    if not all(isinstance(name, str | os.PathLike) for name in names):
+        raise InputError(f"{key}={names}: expected paths of NeMo manifests")
+    return [Path(name.strip() if isinstance(name, str) else name) for name in names]
 
 
-def check_vocabulary(key: str, utterances: Iterable[Utterance], model: ASRModel) -> None:
-    """Refuse transcripts with characters that the model cannot write.
-
-    Raises:
-        InputError: lists the characters and an utterance that has one.
-    """
-    known: dict[str, bool] = {}
-    for utterance in utterances:
-        for character in normalised(utterance.text, model):
-            if character not in known:
-                known[character] = _is_known(character, model)
-    unknown = sorted(character for character, is_known in known.items() if not is_known)
-    if unknown:
-        raise InputError(
-            f"{key}: transcripts have characters outside the model's vocabulary: {' '.join(map(repr, unknown))}; "
-            "normalise the transcripts (the model may know lower case only), or set model.char_labels"
-        )
-
-
-def _is_known(character: str, model: ASRModel) -> bool:
-    if not hasattr(model, "tokenizer"):
-        return character in model.decoder.vocabulary
-    unknown_id = getattr(model.tokenizer, "unk_id", None)
-    return character.isspace() or unknown_id not in model.tokenizer.text_to_ids(character)
-
-
-def _read_lines(key: str, path: Path) -> list[ManifestLine]:
+def _parsed(line: bytes, manifest: Path, place: str, transcribed: bool) -> Utterance | BadLine:
+    fields: dict[str, Any] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{key}={path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{key}={path}: cannot be read as a text file ({error})") from None
-    return [ManifestLine(line, i, path) for i, line in enumerate(lines, start=1) if line.strip()]
+        fields = _fields(line)
+        return _utterance(fields, manifest, place, transcribed)
+    except InputError as error:
+        return BadLine(place, str(error), fields)
 
 
-def _parse(place: str, line: str, manifest: Path) -> Utterance:
+def _fields(line: bytes) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
+        text = line.decode("utf-8")
+        fields = json.loads(text)
+        if "\\u" in text:
+            json.dumps(fields, ensure_ascii=False).encode("utf-8")  # one half of a surrogate pair is no text
+    except UnicodeError:
+        raise InputError("not UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not a JSON object ({error.msg})") from None
-    if not isinstance(entry, dict):
-        raise InputError(f"{place}: expected a JSON object, got {line[:40]}")
-    for name, kinds in (("audio_filepath", str), ("text", str), ("duration", (int, float))):
-        if name not in entry:
-            raise InputError(f"{place}: {name!r} is missing")
-        if not isinstance(entry[name], kinds) or isinstance(entry[name], bool):
-            raise InputError(f"{place}: {name}={entry[name]!r} is of the wrong type")
-    if not entry["duration"] > 0:
-        raise InputError(f"{place}: duration={entry['duration']}, expected seconds above 0")
-    audio = Path(get_full_path(entry["audio_filepath"], str(manifest)))
-    if not audio.is_file():
-        raise InputError(f"{place}: audio file {entry['audio_filepath']} does not exist")
-    offset = float(entry.get("offset") or 0.0)
-    return Utterance(audio, entry["text"], float(entry["duration"]), offset, place, entry)
+        raise InputError(f"not a JSON object ({error.msg})") from None
+    except ValueError:
+        raise InputError("not a JSON object that can be read (a number is too long)") from None
+    except RecursionError:
+        raise InputError("not a JSON object that can be read (nested too deeply)") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"expected a JSON object, got {text.strip()[:40]}")
+    return fields
+
+
+def _utterance(fields: dict[str, Any], manifest: Path, place: str, transcribed: bool) -> Utterance:
+    for name in ("audio_filepath", "text", "duration") if transcribed else ("audio_filepath",):
+        if name not in fields:
+            raise InputError(f"{name!r} is missing")
+        if name != "duration" and not isinstance(fields[name], str):
+            raise InputError(f"{name}={shown(fields[name])} is of the wrong type")
+    text = fields["text"] if transcribed else ""
+    duration = _seconds(fields, "duration") if transcribed or fields.get("duration") else math.inf
+    if duration == 0:
+        raise InputError(f"duration={shown(fields['duration'])}, expected seconds above 0")
+    offset = _seconds(fields, "offset") if fields.get("offset") is not None else 0.0
+    return Utterance(_audio_path(fields["audio_filepath"], manifest), text, duration, offset, place, fields)
+
+
+def _seconds(fields: dict[str, Any], name: str) -> float:
+    value = fields[name]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{name}={shown(value)} is of the wrong type")
+    if not 0 <= value <= MOST_SECONDS:
+        least = "seconds above 0" if name == "duration" else "seconds from 0 on"
+        raise InputError(f"{name}={shown(value)}, expected {least}, at most {MOST_SECONDS:.0e}")
+    return float(value)
+
+
+def _audio_path(name: str, manifest: Path) -> Path:
+    """NeMo's rule: a path is relative to the manifest's folder; if there is no such file, to the current one."""
+    for path in (manifest.parent / name, Path(os.path.expanduser(name))):
+        if is_file(path):
+            return Path(os.path.abspath(path))
+    raise InputError(f"audio file {name[:MOST_SHOWN]} does not exist")
+
+
+def is_file(path: FilePath) -> bool:
+    """Whether there is such a file, also where the path is too long or has a character that no path has."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False

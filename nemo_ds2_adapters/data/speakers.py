@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nemo.collections.asr.models import ASRModel
 
-from nemo_ds2_adapters.activations.dataset import audio_identity
 from nemo_ds2_adapters.adapters.users import check_user_id
+from nemo_ds2_adapters.data.audio import audio_identity
 from nemo_ds2_adapters.data.findings import check_recordings
-from nemo_ds2_adapters.data.manifest import ManifestLine, Utterance, check_vocabulary, manifest_lines
+from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 
 LEAST_UTTERANCES = 2  # with fewer, nothing can tell whether an adapter helps
@@ -34,65 +36,90 @@ class Speaker:
         """SHA-256 over everything that the data contribute to an adapter: another hash, other data."""
         digest = hashlib.sha256()
         for utterance in self.utterances:
-            audio = audio_identity(utterance.audio, utterance.offset, utterance.duration)
-            digest.update(json.dumps([*audio, utterance.text]).encode())
+            digest.update(json.dumps([*audio_identity(utterance), utterance.text]).encode())
         return digest.hexdigest()
 
 
-def read_speakers(key: str, paths: str | list[str] | None, speaker_key: str) -> list[Speaker]:
+def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> tuple[list[Speaker], list[BadLine]]:
     """Sort the lines of a manifest by speaker. A line that is wrong is its speaker's problem, and nobody else's.
 
+    A recording that is listed twice is a problem too: of one speaker, since it could not be left out of training to
+    be scored, and of several, since nobody knows whose it is.
+
     Args:
-        key: config key that holds the manifest's path, for messages.
-        paths: of the manifest.
+        paths: of the manifest, as `read_manifest` takes them.
+        key: config key or argument that holds them, for messages.
         speaker_key: field of a line that names the speaker.
 
+    Returns:
+        the speakers, and the lines that are no JSON objects and so do not say whose they are.
+
     Raises:
-        InputError: the manifest cannot be read or has no lines, or a line does not say whose it is.
+        InputError: the manifest cannot be read, has no lines or none that says whose it is, or one without a user id.
     """
-    lines = manifest_lines(key, paths)
-    if not lines:
-        raise InputError(f"{key}={paths}: the manifest has no utterances")
     speakers: dict[str, Speaker] = {}
-    for line in lines:
+    nobodys: list[BadLine] = []
+    for line in read_lines(paths, key):
+        if isinstance(line, BadLine) and not line.fields:
+            nobodys.append(line)
+            continue
         user_id = _user_id(line, speaker_key)
         speaker = speakers.setdefault(user_id, Speaker(user_id))
-        try:
-            speaker.utterances.append(line.utterance())
-        except InputError as error:
-            speaker.problem = speaker.problem or str(error)
-    for speaker in speakers.values():
-        if speaker.problem is None and len(speaker.utterances) < LEAST_UTTERANCES:
-            speaker.problem = f"{len(speaker.utterances)} utterance, at least {LEAST_UTTERANCES} are needed"
-        if speaker.problem is None and (twice := _said_twice(speaker)):
-            speaker.problem = f"{twice} is in the manifest twice"
-    return list(speakers.values())
+        if isinstance(line, BadLine):
+            speaker.problem = speaker.problem or str(line)
+        else:
+            speaker.utterances.append(line)
+    if not speakers:
+        raise nobodys[0]
+    found = list(speakers.values())
+    for speaker in found:
+        if len(speaker.utterances) < LEAST_UTTERANCES:
+            speaker.problem = (
+                speaker.problem or f"{len(speaker.utterances)} utterance, at least {LEAST_UTTERANCES} are needed"
+            )
+    _note_equal((speaker, u, (u.audio.resolve(), u.offset)) for speaker in found for u in speaker.utterances)
+    return found, nobodys
 
 
-def check_speaker(key: str, speaker: Speaker, model: ASRModel) -> None:
-    """Look for what the model cannot use, and note it in the speaker."""
-    if speaker.problem is None:
-        try:
-            check_vocabulary(key, speaker.utterances, model)
-            speaker.findings = list(check_recordings(key, speaker.utterances, model, progress=False))[1:]
-        except InputError as error:
-            speaker.problem = str(error)
+def check_speakers(speakers: Iterable[Speaker], key: str, model: ASRModel) -> None:
+    """Look for what the model cannot use and for equal recordings, and note it in the speakers.
+
+    Args:
+        speakers: those whose recordings are to be read; a progress bar may count them.
+        key: config key or argument of the manifest, for messages.
+        model: see `check_recordings`.
+    """
+    sounds = []
+    for speaker in speakers:
+        if speaker.problem is None:
+            try:
+                check_vocabulary(speaker.utterances, key, model)
+                findings = check_recordings(speaker.utterances, model)
+            except InputError as error:
+                speaker.problem = str(error)
+                continue
+            speaker.findings = [line.strip() for line in findings.lines(key)[1:]]
+            sounds += [(speaker, *pair) for pair in zip(speaker.utterances, findings.sounds)]
+    _note_equal(sounds)
 
 
-def _user_id(line: ManifestLine, speaker_key: str) -> str:
-    try:
-        entry = json.loads(line.text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{line.place}: not a JSON object ({error.msg})") from None
-    value = entry.get(speaker_key) if isinstance(entry, dict) else None
+def _note_equal(found: Iterable[tuple[Speaker, Utterance, object]]) -> None:
+    """Make equal recordings, by their third value, the problem of all whose they are."""
+    of_recording = defaultdict(list)
+    for speaker, utterance, recording in found:
+        if recording is not None:
+            of_recording[recording].append((speaker, utterance))
+    for group in of_recording.values():
+        for i, (speaker, utterance) in enumerate(group[1:] and group):
+            other, equal = group[1] if i == 0 else group[0]
+            whose = "" if other is speaker else f" of {other.user_id!r}"
+            speaker.problem = speaker.problem or f"{utterance.label} is there twice, as {equal.label}{whose} too"
+
+
+def _user_id(line: Utterance | BadLine, speaker_key: str) -> str:
+    value = line.fields.get(speaker_key)
     if value is None:
         raise InputError(f"{line.place}: no field {speaker_key!r}; set model.adapter.speaker_key")
     if not isinstance(value, str):  # evaluation and transcription do not take it for a user id either
         raise InputError(f"{line.place}: {speaker_key}={value!r}, expected text that names a user")
     return check_user_id(value, f"{line.place}: {speaker_key}")
-
-
-def _said_twice(speaker: Speaker) -> str | None:
-    counts = Counter((utterance.audio.resolve(), utterance.offset) for utterance in speaker.utterances)
-    (audio, _), count = counts.most_common(1)[0]
-    return str(audio) if count > 1 else None

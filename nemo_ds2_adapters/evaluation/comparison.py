@@ -1,13 +1,14 @@
 """What personal adapters did to the error rates: per user, and over all with confidence intervals."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from nemo_ds2_adapters.evaluation.users import PairedScore
+from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import Recognised
 
 RESAMPLES = 9999
 CONFIDENCE = 0.95
@@ -68,53 +69,51 @@ class Comparison:
         return [user for user in self.users if user.got_worse]
 
 
-def compare(scores: Sequence[PairedScore]) -> Comparison:
+def compare(results: Sequence[Recognised]) -> Comparison:
     """Compare base and adapters.
 
     Confidence intervals: percentile bootstrap over utterances (Bisani and Ney 2004, "Bootstrap estimates for
     confidence intervals in ASR performance evaluation"). Significance: two-sided paired permutation test on the number
     of word errors of each utterance. Both speak of new utterances of these users, not of new users.
+
+    Args:
+        results: with users.
     """
     by_user = defaultdict(list)
-    for score in scores:
-        by_user[score.user].append(score)
+    for result in results:
+        by_user[str(result.user)].append(result)
     users = [_user_result(user, own) for user, own in by_user.items()]
     users.sort(key=lambda user: ((user.base_wer or 0.0) - (user.adapted_wer or 0.0), user.user))
-    words, base, adapted = _columns(scores, "words", "base_word_errors", "adapted_word_errors")
-    characters, base_cer, adapted_cer = _columns(
-        scores, "characters", "base_character_errors", "adapted_character_errors"
-    )
+    before, after = ([getattr(result, name) for result in results] for name in ("base_score", "score"))
+    words, base, adapted = _numbers(before, "words"), _numbers(before, "word_errors"), _numbers(after, "word_errors")
+    characters = _numbers(before, "characters")
     return Comparison(
         users=users,
-        utterances=len(scores),
+        utterances=len(results),
         words=int(words.sum()),
         base_wer=_estimate(base, words),
         adapted_wer=_estimate(adapted, words),
         wer_difference=_estimate(adapted - base, words),
-        base_cer=_estimate(base_cer, characters),
-        adapted_cer=_estimate(adapted_cer, characters),
+        base_cer=_estimate(_numbers(before, "character_errors"), characters),
+        adapted_cer=_estimate(_numbers(after, "character_errors"), characters),
         p_value=_p_value(base, adapted),
     )
 
 
-def _columns(scores: Iterable[PairedScore], *names: str) -> list[np.ndarray]:
-    return list(np.array([[getattr(score, name) for name in names] for score in scores], dtype=float).T)
+def _numbers(scores: Sequence[Score], name: str) -> np.ndarray:
+    return np.array([getattr(score, name) for score in scores], dtype=float)
 
 
-def _user_result(user: str, scores: list[PairedScore]) -> UserResult:
-    words, characters = (sum(getattr(score, unit) for score in scores) for unit in ("words", "characters"))
-
-    def rate(errors: str, total: int) -> float | None:
-        return sum(getattr(score, errors) for score in scores) / total if total else None
-
+def _user_result(user: str, results: Sequence[Recognised]) -> UserResult:
+    base, adapted = (sum(scores, Score()) for scores in zip(*((r.base_score, r.score) for r in results)))
     return UserResult(
         user=user,
-        utterances=len(scores),
-        words=words,
-        base_wer=rate("base_word_errors", words),
-        base_cer=rate("base_character_errors", characters),
-        adapted_wer=rate("adapted_word_errors", words),
-        adapted_cer=rate("adapted_character_errors", characters),
+        utterances=len(results),
+        words=base.words,
+        base_wer=base.wer,
+        base_cer=base.cer,
+        adapted_wer=adapted.wer,
+        adapted_cer=adapted.cer,
     )
 
 

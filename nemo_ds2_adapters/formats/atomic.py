@@ -1,43 +1,86 @@
 """Writing a file so that a reader, or a crash at any instant, finds the old content or the new, never a half."""
 
 import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int = 0o666) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int | None = None) -> None:
     """Write to a temporary file beside `path`, bring it to the disk, and rename it.
 
     Args:
         path: file to write; a symbolic link is followed.
         content: all of it.
-        mode: permissions of the file, the process's umask taken off.
+        mode: permissions of the file, the process's umask taken off; None for those of the file that it replaces,
+            or, if there is none, what the umask leaves.
 
     Raises:
         AdapterFileError: the operating system refuses; an existing file is untouched.
     """
+    with replacement(path, mode) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacement(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[Path]:
+    """As `write_atomically`, for content that somebody else writes: the block writes the file it is given.
+
+    Raises:
+        AdapterFileError: the operating system refuses, in the block too; an existing file is untouched.
+    """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            kept = stat.S_IMODE(target.stat().st_mode) if mode is None and target.exists() else None
+            # Made here, so that at no moment others may read what they may not read afterwards.
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode))
+            if kept is not None:
+                os.chmod(temporary, kept)
+            yield temporary
+            _bring_to_disk(temporary)
             os.replace(temporary, target)
-        except BaseException:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(target.parent)
+        _bring_to_disk(target.parent)
     except OSError as error:
-        raise AdapterFileError(f"{path}: cannot be written ({error.strerror})") from error
+        raise AdapterFileError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def check_not_input(output: str | os.PathLike[str], inputs: Mapping[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse to write over what is read. Ask before anything is computed.
+
+    Args:
+        output: file, or folder, that is to be written; it need not exist.
+        inputs: files and folders that are read, by the name under which a person gave them; None where nothing was
+            given.
+
+    Raises:
+        InputError: the output is an input, or lies in a folder that is one; links are followed.
+    """
+    for name, path in inputs.items():
+        if path is not None and (_is_same(output, path) or (os.path.isdir(path) and _is_inside(output, path))):
+            raise InputError(f"{output} would overwrite {name}, which is read: write to another path")
+
+
+def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them does not exist, or is no path at all
+        return False
+
+
+def _is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def _bring_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

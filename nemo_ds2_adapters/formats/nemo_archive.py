@@ -1,18 +1,23 @@
 """A model from a file or a name, ready to take adapters, and back to a file."""
 
-import os
-from pathlib import Path
-from tarfile import TarError
-from typing import Any
-from uuid import uuid4
+from __future__ import annotations
 
-from nemo.collections.asr.models import ASRModel
-from nemo.core import ModelPT
-from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin, get_registered_adapter
-from nemo.utils.model_utils import import_class_by_path
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from omegaconf import DictConfig, open_dict
 
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.atomic import replacement
+
+if TYPE_CHECKING:
+    from nemo.collections.asr.models import ASRModel
+    from nemo.core import ModelPT
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer: Any = None) -> ASRModel:
@@ -24,36 +29,35 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer:
         trainer: the Lightning trainer the model will run in.
 
     Raises:
-        InputError: both or none are given, the file does not exist or is no `.nemo`, or the encoder takes no
-            adapters.
+        InputError: both or none are given, the file does not exist, is no sound `.nemo` or names classes of others
+            than NeMo and this package, or the encoder takes no adapters.
     """
+    from nemo.collections.asr.models import ASRModel
+
     check_source(nemo_model, pretrained_model)
-    if pretrained_model:
-        cfg = ASRModel.from_pretrained(pretrained_model, return_config=True)
-        _use_adapter_encoder(cfg, pretrained_model)
-        return ASRModel.from_pretrained(pretrained_model, override_config_path=cfg, trainer=trainer)
+    source = nemo_model or pretrained_model
+    restore = ASRModel.restore_from if nemo_model else ASRModel.from_pretrained
     try:
-        cfg = ASRModel.restore_from(nemo_model, return_config=True)
-    except (OSError, ValueError, TarError) as error:
-        raise InputError(f"{nemo_model}: not a .nemo archive ({error})") from error
-    _use_adapter_encoder(cfg, str(nemo_model))
-    return ASRModel.restore_from(nemo_model, override_config_path=cfg, trainer=trainer)
+        cfg = restore(source, return_config=True)
+        _use_adapter_encoder(cfg)
+        return restore(source, override_config_path=cfg, trainer=trainer)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except Exception as error:  # whatever NeMo, torch, YAML, tar and pickle raise on what nobody checked
+        raise InputError(f"{source}: {_reason(error, is_archive=bool(nemo_model))}") from error
 
 
-def save_nemo(model: ModelPT, path: Path) -> None:
+def save_nemo(model: ModelPT, path: str | os.PathLike[str]) -> None:
     """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece.
 
     Raises:
         AdapterFileError: the operating system refuses; an existing file is untouched.
     """
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.nemo")
-    try:
-        model.save_to(str(temporary))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AdapterFileError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacement(path) as temporary:
+        try:
+            model.save_to(str(temporary))
+        except RuntimeError as error:  # of torch, whose reason for it is not told
+            raise AdapterFileError(f"{path}: cannot be written ({_line(error)}; {_temporary_folder()})") from error
 
 
 def check_source(nemo_model: str | None, pretrained_model: str | None) -> None:
@@ -69,13 +73,36 @@ def check_source(nemo_model: str | None, pretrained_model: str | None) -> None:
         raise InputError(f"model.nemo_model={nemo_model}: no such file")
 
 
-def _use_adapter_encoder(cfg: DictConfig, source: str) -> None:
+def _use_adapter_encoder(cfg: DictConfig) -> None:
+    from nemo.core.classes import common
+    from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin, get_registered_adapter
+    from nemo.utils.model_utils import import_class_by_path
+
     target = cfg.get("encoder", {}).get("_target_")
-    if target is None:
-        raise InputError(f"{source}: the model has no encoder in its config, so it takes no adapters")
+    if not isinstance(target, str):
+        raise InputError("the model has no encoder in its config, so it takes no adapters")
+    # NeMo looks at its list when it builds the model; to look for an adapter-capable variant imports the class before.
+    if not target.startswith(tuple(common.ALLOWED_TARGET_PREFIXES)):
+        raise InputError(f"its encoder {target} is of a package that NeMo does not allow, it was not imported")
     info = get_registered_adapter(target)
     if info is not None:
         with open_dict(cfg):
             cfg.encoder._target_ = info.adapter_class_path
     elif not issubclass(import_class_by_path(target), AdapterModuleMixin):
-        raise InputError(f"{source}: its encoder {target} takes no adapters, and no variant that does is registered")
+        raise InputError(f"its encoder {target} takes no adapters, and no variant that does is registered")
+
+
+def _reason(error: Exception, is_archive: bool) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"cannot be unpacked ({error.strerror}; {_temporary_folder()})"
+    if isinstance(error, PermissionError):
+        return f"cannot be read ({error.strerror})"
+    return f"{'not a .nemo archive, or not a sound one' if is_archive else 'cannot be had'} ({_line(error)})"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300] or type(error).__name__
+
+
+def _temporary_folder() -> str:
+    return f"the temporary folder is {tempfile.gettempdir()}, TMPDIR names another one"

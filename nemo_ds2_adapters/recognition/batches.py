@@ -1,7 +1,8 @@
 """Recordings of many users through a model, in batches of similar length."""
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,24 +13,28 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters, enabled_names
-from nemo_ds2_adapters.data.recordings import Recording
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.data.audio import read_audio
+from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.windows import Window, join_windows
+from nemo_ds2_adapters.recognition.windows import Window, join_windows, plan_windows
+from nemo_ds2_adapters.store.store import AdapterStore
 
 Users = dict[int, str | None]  # by number of the utterance; None for the base
 Run = Callable[[Tensor, Tensor, list[int]], tuple[Tensor, Tensor]]
 OnError = Callable[[int, str], None]
+RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
 
 
 class Item(NamedTuple):
-    """A window of a recording."""
+    """A window of an utterance."""
 
     number: int
-    recording: Recording
+    utterance: Utterance
     window: Window
-    start: float  # seconds into the recording
+    start: float  # seconds into the utterance
     seconds: float
 
 
@@ -37,12 +42,12 @@ class Item(NamedTuple):
 class Failures:
     """Utterances that cannot be transcribed: reported once each, or raised if nobody listens."""
 
-    on_error: OnError | None
+    on_error: OnError | None = None
 
     def __post_init__(self) -> None:
         self.numbers: set[int] = set()
 
-    def add(self, number: int, error: InputError | AdapterFileError) -> None:
+    def add(self, number: int, error: NemoDs2Error) -> None:
         """Report an utterance."""
         if self.on_error is None:
             raise error
@@ -51,52 +56,95 @@ class Failures:
             self.on_error(number, str(error))
 
 
-def run_recordings(
+def check_batch_size(batch_size: int) -> None:
+    """Refuse what is no number of utterances.
+
+    Raises:
+        InputError: shows it.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
+
+
+def bank_of(
+    model: EncDecCTCModel,
+    store: AdapterStore | AdapterBank | None,
+    batch_size: int,
+    default: Adapter | None = None,
+) -> AdapterBank:
+    """The bank, or one for the adapters of a store, or for those attached to the model.
+
+    Args:
+        model: a DeepSpeech2.
+        store: where adapters are.
+        batch_size: of the batches to come.
+        default: for people of whom the store has no adapter.
+
+    Raises:
+        InputError: the bank is for another model or has its own default, or the model takes no adapters per row.
+    """
+    if not isinstance(store, AdapterBank):
+        return AdapterBank(model, store, default, capacity=RESIDENT_BATCHES * batch_size)
+    if default is not None:
+        raise InputError("a default is given beside a bank: make the bank with it, AdapterBank(..., default=)")
+    store.check_model(model)
+    return store
+
+
+def run_batches(
     model: EncDecCTCModel,
     run: Run,
-    recordings: dict[int, Recording],
-    windows: dict[int, list[Window]],
+    utterances: Mapping[int, Utterance],
     frame_seconds: float,
     batch_size: int,
     failures: Failures,
-    progress: bool,
+    progress: bool = True,
+    max_seconds: float = math.inf,
+    overlap_seconds: float = 0.0,
     usable: Callable[[Sequence[int]], Collection[int]] = set,
 ) -> Iterator[dict[int, Tensor]]:
-    """Run all windows of all recordings, longest first.
+    """Run utterances in batches of similar length, longest first.
 
     Args:
         model: whose sample rate and device the signals get.
         run: signals `[B, T]`, samples of each `[B]` and numbers of the utterances -> outputs `[B, T', ...]` and their
             real frames `[B]`.
-        recordings: by number.
-        windows: of each.
+        utterances: by number.
         frame_seconds: seconds between output frames.
-        batch_size: windows per batch.
+        batch_size: utterances, or windows of them, per batch.
         failures: takes recordings that cannot be read.
         progress: show a progress bar.
+        max_seconds: longest window; what is longer is cut.
+        overlap_seconds: of neighbouring windows.
         usable: which of the utterances that are to form a batch can be run at all.
 
     Yields:
-        after each batch the outputs `[T', ...]` of the recordings that it completed, on the CPU, by number.
+        after each batch the outputs `[T', ...]` of the utterances that it completed, on the CPU, by number.
     """
-    device = next(model.parameters()).device
-    items = sorted(_items(recordings, windows, frame_seconds), key=lambda item: -item.seconds)
+    device, sample_rate = next(model.parameters()).device, int(model.cfg.sample_rate)
+    windows = {
+        number: plan_windows(
+            utterance.duration / frame_seconds, max_seconds / frame_seconds, overlap_seconds / frame_seconds
+        )
+        for number, utterance in utterances.items()
+    }
+    items = sorted(_items(utterances, windows, frame_seconds), key=lambda item: -item.seconds)
     outputs: dict[int, dict[Window, Tensor]] = defaultdict(dict)
     with tqdm(total=len(items), desc="transcribing", disable=not progress) as bar:
         for first in range(0, len(items), batch_size):
             planned = items[first : first + batch_size]
             bar.update(len(planned))
-            batch, audio = _read(planned, int(model.cfg.sample_rate), failures)
-            numbers = set(usable([item.number for item in batch]))
-            kept = [i for i, item in enumerate(batch) if item.number in numbers]
-            if not kept:
+            audio = _read(planned, sample_rate, failures)
+            numbers = set(usable([item.number for item in audio]))
+            batch = [item for item in audio if item.number in numbers]
+            if not batch:
                 continue
-            lengths = torch.tensor([len(audio[i]) for i in kept], device=device)
-            signals = pad_sequence([audio[i] for i in kept], batch_first=True).to(device)
-            found, frames = run(signals, lengths, [batch[i].number for i in kept])
-            for i, output, length in zip(kept, found.cpu(), frames.tolist()):
-                outputs[batch[i].number][batch[i].window] = output[:length]
-            complete = [n for n in sorted({batch[i].number for i in kept}) if len(outputs[n]) == len(windows[n])]
+            lengths = torch.tensor([len(audio[item]) for item in batch], device=device)
+            signals = pad_sequence([audio[item] for item in batch], batch_first=True).to(device)
+            found, frames = run(signals, lengths, [item.number for item in batch])
+            for item, output, length in zip(batch, found.cpu(), frames.tolist()):
+                outputs[item.number][item.window] = output[:length]
+            complete = [n for n in sorted({item.number for item in batch}) if len(outputs[n]) == len(windows[n])]
             yield {n: join_windows(windows[n], [outputs[n][w] for w in windows[n]]) for n in complete}
             for number in complete:
                 del outputs[number]
@@ -110,12 +158,12 @@ def usable_users(
     def usable(numbers: Sequence[int]) -> Collection[int]:
         if bank is None or users is None or failures.on_error is None:
             return numbers  # without users all are, and without a listener the batch itself raises
-        errors: dict[str | None, InputError | AdapterFileError] = {}
+        errors: dict[str | None, NemoDs2Error] = {}
         for user in {users[number] for number in numbers}:
             try:
                 with bank.route([user]):
                     pass
-            except (InputError, AdapterFileError) as error:
+            except NemoDs2Error as error:
                 errors[user] = error
         for number in numbers:
             if users[number] in errors:
@@ -144,20 +192,22 @@ def serving(model: EncDecCTCModel, routed: bool) -> Iterator[None]:
             module.training = training
 
 
-def _items(recordings: dict[int, Recording], windows: dict[int, list[Window]], frame_seconds: float) -> Iterator[Item]:
-    for number, recording in recordings.items():
+def _items(
+    utterances: Mapping[int, Utterance], windows: Mapping[int, list[Window]], frame_seconds: float
+) -> Iterator[Item]:
+    for number, utterance in utterances.items():
         for window in windows[number]:
             start = window.start * frame_seconds
-            stop = recording.seconds if window.stop is None else window.stop * frame_seconds
-            yield Item(number, recording, window, start, stop - start)
+            stop = utterance.duration if window.stop is None else window.stop * frame_seconds
+            yield Item(number, utterance, window, start, stop - start)
 
 
-def _read(items: Sequence[Item], sample_rate: int, failures: Failures) -> tuple[list[Item], list[Tensor]]:
-    batch, audio = [], []
+def _read(items: Sequence[Item], sample_rate: int, failures: Failures) -> dict[Item, Tensor]:
+    audio = {}
     for item in items:
         try:
-            audio.append(torch.from_numpy(item.recording.samples(sample_rate, item.start, item.seconds)))
-            batch.append(item)
+            samples = read_audio(item.utterance, sample_rate, item.start, item.seconds)
+            audio[item] = torch.from_numpy(samples)
         except InputError as error:
             failures.add(item.number, error)
-    return batch, audio
+    return audio

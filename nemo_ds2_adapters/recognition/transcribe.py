@@ -8,15 +8,24 @@ from typing import Any
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
-from nemo_ds2_adapters.data.recordings import AudioSource, Recording, is_manifest, open_recordings
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.recordings import AudioSource, is_manifest, open_recordings
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, OnError, Users, run_recordings, serving, usable_users
+from nemo_ds2_adapters.recognition.batches import (
+    Failures,
+    OnError,
+    Users,
+    bank_of,
+    check_batch_size,
+    run_batches,
+    serving,
+    usable_users,
+)
 from nemo_ds2_adapters.recognition.decoding import Decoder
-from nemo_ds2_adapters.recognition.windows import check_window_seconds, plan_windows
+from nemo_ds2_adapters.recognition.windows import check_window_seconds
 from nemo_ds2_adapters.store.store import AdapterStore
-
-RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
 
 
 def transcribe(
@@ -26,6 +35,7 @@ def transcribe(
     store: AdapterStore | AdapterBank | str | os.PathLike[str] | None = None,
     batch_size: int = 16,
     *,
+    default: Adapter | None = None,
     adapter_key: str | None = None,
     return_hypotheses: bool = False,
     timestamps: bool = False,
@@ -44,17 +54,18 @@ def transcribe(
     Args:
         model: a NeMo CTC model; for adapters per utterance, a DeepSpeech2.
         audio: path of a file or a NeMo manifest, array or tensor `[T]` at the model's sample rate, or a list of these
-            except manifests.
+            except manifests; or the lines of a manifest as `read_lines` gives them.
         adapters: for each utterance a user id of the store, without a store the name of an attached adapter, or None
             for the base. If not given, a manifest may say it; otherwise the model is used as it is.
         store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
+        default: what people get of whom the store has no adapter; None refuses them.
         adapter_key: field of the manifest that names the adapter; a line without it gets the base. By default
             `adapter`, or with a store `speaker` where there is no `adapter`.
         return_hypotheses: NeMo's `Hypothesis` objects instead of text.
         timestamps: hypotheses with `timestamp["word"]`, `["char"]` and `["segment"]`, `start` and `end` in seconds.
         confidence: hypotheses with `word_confidence`, `token_confidence` and `frame_confidence`.
-        max_seconds: longest window.
+        max_seconds: longest window; inf: nothing is cut.
         overlap_seconds: of neighbouring windows.
         progress: show a progress bar.
         on_error: called with the number of an utterance that cannot be transcribed, and the reason; its result is
@@ -69,26 +80,26 @@ def transcribe(
     """
     if not isinstance(model, EncDecCTCModel):
         raise InputError(f"a {type(model).__name__} cannot be used: expected a NeMo CTC model")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
+    check_batch_size(batch_size)
     check_window_seconds(max_seconds, overlap_seconds)
     if isinstance(store, str | os.PathLike):
         store = AdapterStore(store, create=False)
     decoder = Decoder(model, timestamps, confidence)
     failures = Failures(on_error)
-    found = list(open_recordings(audio, int(model.cfg.sample_rate)))
-    recordings = _without_errors(found, failures)
-    if is_manifest(audio) and adapters is None:
-        users = _users_of_manifest(recordings, adapter_key, store is not None, failures)
+    found = open_recordings(audio, int(model.cfg.sample_rate))
+    utterances = {}
+    for number, one in enumerate(found):
+        if isinstance(one, InputError):
+            failures.add(number, one)
+        else:
+            utterances[number] = one
+    if adapters is None and is_manifest(audio):
+        users = _users_of_manifest(utterances, adapter_key, store is not None, failures)
     else:
         users = _given_users(adapters, len(found), adapter_key, store is not None)
-    longest, overlap = (int(seconds / decoder.frame_seconds) for seconds in (max_seconds, overlap_seconds))
-    windows = {n: plan_windows(one.seconds / decoder.frame_seconds, longest, overlap) for n, one in recordings.items()}
     bank = store if isinstance(store, AdapterBank) else None
-    if users is not None and not isinstance(store, AdapterBank):
-        bank = AdapterBank(model, store, capacity=RESIDENT_BATCHES * batch_size)
-    if bank is not None:
-        bank.check_model(model)
+    if users is not None or bank is not None or default is not None:
+        bank = bank_of(model, store, batch_size, default)
 
     def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
         with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):
@@ -98,24 +109,23 @@ def transcribe(
     usable = usable_users(bank, users, failures)
     results: list[Any] = [None] * len(found)
     with serving(model, routed=users is not None):
-        for outputs in run_recordings(
-            model, run, recordings, windows, decoder.frame_seconds, batch_size, failures, progress, usable
+        for outputs in run_batches(
+            model,
+            run,
+            utterances,
+            decoder.frame_seconds,
+            batch_size,
+            failures,
+            progress,
+            max_seconds,
+            overlap_seconds,
+            usable,
         ):
             for number, hypothesis in zip(outputs, decoder(list(outputs.values()))):
                 results[number] = hypothesis
     if return_hypotheses or timestamps or confidence:
         return results
     return [None if hypothesis is None else hypothesis.text for hypothesis in results]
-
-
-def _without_errors(found: Sequence[Recording | InputError], failures: Failures) -> dict[int, Recording]:
-    recordings = {}
-    for number, recording in enumerate(found):
-        if isinstance(recording, InputError):
-            failures.add(number, recording)
-        else:
-            recordings[number] = recording
-    return recordings
 
 
 def _given_users(
@@ -134,18 +144,18 @@ def _given_users(
 
 
 def _users_of_manifest(
-    recordings: dict[int, Recording], adapter_key: str | None, has_store: bool, failures: Failures
+    utterances: dict[int, Utterance], adapter_key: str | None, has_store: bool, failures: Failures
 ) -> Users | None:
     keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if has_store else ["adapter"]
     users: Users = {}
-    for number, recording in list(recordings.items()):
-        key = next((key for key in keys if key in recording.entry), None)
-        user = recording.entry[key] if key else None
+    for number, utterance in list(utterances.items()):
+        key = next((key for key in keys if key in utterance.fields), None)
+        user = utterance.fields[key] if key else None
         if user is not None and not isinstance(user, str):
-            failures.add(number, InputError(f"{recording.label}: {key}={user!r}, expected text"))
-            del recordings[number]
+            failures.add(number, InputError(f"{utterance.place}: {key}={user!r}, expected text"))
+            del utterances[number]
         elif key:
             users[number] = user
-    if not users and recordings and (adapter_key or has_store):
+    if not users and utterances and (adapter_key or has_store):
         raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
-    return {number: users.get(number) for number in recordings} if users else None
+    return {number: users.get(number) for number in utterances} if users else None

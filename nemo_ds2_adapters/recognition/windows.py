@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from nemo_ds2_adapters.errors import InputError
+
+LEAST_SECONDS = 1.0  # of a window
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,20 @@ class Window:
         return log_probs[self.first_kept - self.start : last]
 
 
-def plan_windows(frames: float, max_frames: int, overlap_frames: int) -> list[Window]:
+def plan_windows(frames: float, max_frames: float, overlap_frames: float) -> list[Window]:
     """Cut a recording into windows; where two overlap, each serves the half next to its own middle.
 
     Args:
         frames: length of the recording in output frames.
-        max_frames: longest window.
-        overlap_frames: how far neighbours overlap, at least; below `max_frames`.
+        max_frames: longest window; at least 1, of what is not whole the whole part counts.
+        overlap_frames: how far neighbours overlap, at least; below `max_frames`, the whole part counts.
 
     Returns:
         windows of equal length, but for the last one's end; one window if the recording is short enough.
     """
     if frames <= max_frames:
         return [Window()]
+    max_frames, overlap_frames = int(max_frames), int(overlap_frames)
     count = ceil((frames - overlap_frames) / (max_frames - overlap_frames))
     starts = [round(i * (frames - max_frames) / (count - 1)) for i in range(count)]
     cuts = [0, *((a + max_frames + b) // 2 for a, b in pairwise(starts))]
@@ -61,12 +65,14 @@ def join_windows(windows: Sequence[Window], log_probs: Sequence[Tensor]) -> Tens
 
 
 def check_window_seconds(max_seconds: float, overlap_seconds: float) -> None:
-    """Refuse settings with which the windows would not advance.
+    """Refuse settings with which the windows would not advance, or would be too short for a word.
 
     Raises:
         InputError: shows both values.
     """
-    if not 0 <= overlap_seconds <= max_seconds / 2:
+    are_numbers = isinstance(max_seconds, Real) and isinstance(overlap_seconds, Real)
+    if not are_numbers or not (max_seconds >= LEAST_SECONDS and 0 <= overlap_seconds <= max_seconds / 2):
         raise InputError(
-            f"max_seconds={max_seconds}, overlap_seconds={overlap_seconds}: expected an overlap of 0 to half a window"
+            f"max_seconds={max_seconds}, overlap_seconds={overlap_seconds}: expected windows of at least "
+            f"{LEAST_SECONDS:g} s, inf for none, and an overlap of 0 to half a window"
         )

@@ -5,6 +5,8 @@ import importlib
 import io
 import json
 import logging
+import pickle
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +91,17 @@ def store(pt: Path, tmp_path: Path) -> Path:
 def source(request: pytest.FixtureRequest) -> Path:
     """Each of the three things that have adapters in them."""
     return request.getfixturevalue(request.param)
+
+
+def in_archive(files: dict[str, bytes]) -> bytes:
+    """A tar of some files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            about = tarfile.TarInfo(f"./{name}")
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def names_in(run: Callable[..., Result], source: Path) -> set[str]:
@@ -237,7 +250,7 @@ def test_import_of_a_file_that_does_not_say_its_base(run, nemo: Path, pt: Path, 
     result = run("import", store, stock, "--as", "eve")
     assert result.code == 1 and "does not say for which base it was made: give its base with --base" in result.err
     assert run("import", store, stock, "--as", "eve", "--base", nemo).code == 0
-    assert AdapterStore(store).get("eve").info["fingerprint"] == AdapterStore(store).get("user_j").info["fingerprint"]
+    assert AdapterStore(store).get("eve").info.fingerprint == AdapterStore(store).get("user_j").info.fingerprint
     assert (
         "import it into its base"
         in run("export", stock, "user_john", tmp_path / "x.pt", "--format", "nemo_ds2_adapters").err
@@ -294,13 +307,76 @@ def test_deleting_asks(run, source: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_verify(run, pt: Path, store: Path) -> None:
     result = run("verify", pt, store)
     assert result.code == 0 and result.out.count("2 adapters checked, 0 problems") == 2
-    path = next(store.glob("users/*/*/*.pt"))
+    path = next(store.glob("users/*/*/*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
     pt.write_bytes(b"PK")
     result = run("verify", pt, store)
     assert result.code == 1 and result.out.count("PROBLEM") == 2 and "is damaged" in result.out
     findings = json.loads(run("verify", pt, "nowhere", store, "--json").out)
     assert [len(found["problems"]) for found in findings] == [1, 1, 1]
+
+
+def test_verify_goes_on_after_what_it_cannot_read(run, nemo: Path, pt: Path, store: Path, tmp_path: Path) -> None:
+    archive = nemo.read_bytes()
+    bad = {
+        "text.nemo": b"no archive",
+        "empty.nemo": b"",
+        "half.nemo": archive[: len(archive) // 2],
+        "pickle.nemo": pickle.dumps({"a": 1}),
+        "yaml.nemo": in_archive({"model_config.yaml": b"a: [", "model_weights.ckpt": b""}),
+        "no_weights.nemo": in_archive({"model_config.yaml": b"target: nemo.core.ModelPT"}),
+        "foreign.nemo": in_archive({"model_config.yaml": b"target: os.system", "model_weights.ckpt": b"x"}),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in bad]
+    result = run("verify", *paths, pt, store, nemo)
+    assert result.code == 1 and result.err == ""
+    assert result.out.count("PROBLEM") == len(bad) and result.out.count("2 adapters checked, 0 problems") == 3
+    assert all(f"{path}: 0 adapters checked, 1 problem" in result.out for path in paths)
+
+
+def test_verify_goes_on_after_a_store_that_it_may_not_read(run, pt: Path, store: Path, monkeypatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", str(store))
+
+    monkeypatch.setattr("os.scandir", refused)  # root may read everything
+    monkeypatch.setattr("os.listdir", refused)
+    result = run("verify", store, pt)
+    assert result.code == 1 and result.out.count("PROBLEM") == 1 and "Permission denied" in result.out
+    assert "2 adapters checked, 0 problems" in result.out
+
+
+ESCAPES = "\x1b[31mred\x07 \u202etxt\u2069\x9b1m"
+
+
+def test_what_came_from_data_does_not_reach_the_terminal_raw(run, store: Path, pt: Path, tmp_path: Path) -> None:
+    other, path = "b" + ESCAPES, tmp_path / f"{ESCAPES}.pt"
+    calls = [
+        ("rename", store, "user_j", ESCAPES),
+        ("list", store),
+        ("list", store, "--json"),
+        ("inspect", store, ESCAPES),
+        ("inspect", store, ESCAPES, "--json"),
+        ("copy", store, ESCAPES, other),
+        ("export", store, ESCAPES, path),
+        ("import", store, path, "--as", ESCAPES),
+        ("list", path),
+        ("inspect", path),
+        ("verify", path, store),
+        ("average", store, ESCAPES, other, "--into", "d" + ESCAPES),
+        ("delete", store, other, "--yes"),
+        ("delete", store, other, "--yes"),
+        ("list", f"no{ESCAPES}where"),
+        ("list", path, f"--{ESCAPES}"),
+    ]
+    codes = []
+    for call in calls:
+        result = run(*call)
+        codes.append(result.code)
+        assert all(c == "\n" or c.isprintable() for c in result.out + result.err), call
+    assert codes == [0] * 13 + [1, 1, 2]
+    assert r"\x1b[31mred" in run("list", store).out
 
 
 def test_verify_a_model(run, nemo: Path) -> None:
@@ -358,7 +434,7 @@ def test_commands_of_the_page(run, nemo: Path, pt: Path, tmp_path: Path, monkeyp
     nemo.rename("adapted.nemo")
     for user_id in ("anna", "bert", "carl"):
         AdapterStore("adapters").put(user_id, pt, name="user_j")
-    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
     calls = [line.split()[1:] for line in page.splitlines() if line.startswith("ds2-adapters ")]
     assert len(calls) >= 4
     for call in calls:
@@ -376,7 +452,7 @@ def test_help_names_all_commands(run) -> None:
 
 def test_it_is_installed_under_its_name() -> None:
     config = configparser.ConfigParser()
-    config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    config.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
     (line,) = config["options.entry_points"]["console_scripts"].split("\n")[1:]
     name, _, target = line.partition(" = ")
     module, _, function = target.partition(":")

@@ -8,8 +8,9 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.cli.script import check_keys
+from nemo_ds2_adapters.cli.script import check_config
 from nemo_ds2_adapters.compat import build_deepspeech2
+from nemo_ds2_adapters.configs import shipped_config
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "original_api.md").read_text(encoding="utf-8")
@@ -49,12 +50,11 @@ def test_training(build, manifest: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_keys_of_a_base() -> None:
-    shipped = ROOT / "conf" / "deepspeech2" / "deepspeech2.yaml"
-    cfg = OmegaConf.load(shipped)
+    cfg, shipped = shipped_config("deepspeech2/deepspeech2"), shipped_config("deepspeech2/deepspeech2")
     differences = re.findall(r"`(model\.[^`]+=[^`]+)`", PAGE.partition("KoSpeech's differs")[2])
     assert len(differences) == 6
     cfg.merge_with_dotlist([*cells("Of a base"), *differences])
-    check_keys(cfg, shipped)
+    check_config(cfg, shipped)
     OmegaConf.resolve(cfg)
     for section in ("train_ds", "validation_ds", "test_ds", "optim"):
         del cfg.model[section]

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -11,14 +12,15 @@ import torch
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from omegaconf import OmegaConf
 
+from nemo_ds2_adapters.adapters.adapter import with_metadata
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
-from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
-from nemo_ds2_adapters.formats.reading import inspect_adapter
+from nemo_ds2_adapters.formats.file import load_adapter, save_adapter, write_adapters
+from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapters
 
 NAMES = ["user_j", "decoder:user_john", "encoder+decoder:user", "er", "김"]  # each contained in another, or odd
 
@@ -283,6 +285,32 @@ def test_where_files_are_written(adapted, tmp_path) -> None:
     umask = os.umask(0o027)
     os.umask(umask)
     assert stat.S_IMODE(real.stat().st_mode) == 0o666 & ~umask
+    real.chmod(0o600)
+    save_adapter(adapted, "user", link)
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600  # what others could not read, they cannot read afterwards
+
+
+def test_names_in_messages_are_not_mixed_up(adapted, make_base, kind, tmp_path) -> None:
+    save_adapter(adapted, "user", tmp_path / "a.pt")
+    with pytest.raises(AdapterNameError, match=r"no adapter 'the model' in .*a\.pt: it has"):
+        load_adapter(make_base(kind), tmp_path / "a.pt", name="the model")
+
+
+def test_what_a_file_cannot_hold(adapted, tmp_path) -> None:
+    path = tmp_path / "a.pt"
+    save_adapter(adapted, ["user", "er"], path, {"x": 1})
+    user, er = read_adapters(path).values()
+    for adapters, message in [
+        ([replace(user, info=None), er], "does not say for which base"),
+        ([], "does not say for which base"),
+        ([with_metadata(user, {"x": 2}), er], "these differ in that"),
+        ([user, replace(er, name="user")], "two adapters are called 'user'"),
+        ([replace(user, config={**user.config, "dim": torch.ones(1)}), er], "config of adapter 'user' cannot be writ"),
+    ]:
+        before = path.read_bytes()
+        with pytest.raises(InputError, match=message):
+            write_adapters(adapters, path)
+        assert path.read_bytes() == before
 
 
 def test_interpolations_are_resolved_in_the_file(base, linear, tmp_path) -> None:

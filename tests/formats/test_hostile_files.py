@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import resource
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,10 +16,12 @@ from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.convert.old_format import MAGIC_NUMBER
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
 from nemo_ds2_adapters.formats.reading import NAMES, inspect_adapter
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import unpickle
+from tests.fixtures import LINEAR
 
 MEGABYTE = 2**20
 
@@ -334,6 +337,93 @@ def test_nested_lists(refused, path, nested) -> None:
     with_content(path, lambda c: c["__nemo_ds2_adapters__"]["metadata"].update(x=value))
     assert path.stat().st_size < MEGABYTE
     refused(path, "holds more than .* values, or nests them deeper than 50")
+
+
+NESTED_KEY = b"\x80\x02})" + b"\x85" * 150_000 + b"Ns."  # hashing it would take more stack than there is
+SHARED_KEY = b"\x80\x02](" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"e}h\x00Ns\x86."  # hashing it, 2**60 steps
+NUMBERS = [(i * (2**61 - 1)).to_bytes(12, "little") for i in range(40_000)]  # which all have one hash
+COLLIDING_KEYS = b"\x80\x02}(" + b"".join(b"\x8a\x0c" + number + b"N" for number in NUMBERS) + b"u."
+
+
+def test_keys_that_cannot_be_hashed(tmp_path) -> None:
+    """In a process of its own, which would hang or crash."""
+    paths = [tmp_path / f"{name}.pt" for name in ("nested", "shared", "colliding")]
+    for path, program in zip(paths, (NESTED_KEY, SHARED_KEY, COLLIDING_KEYS)):
+        write_zip(path, {"a/data.pkl": program})
+    program = (
+        "import sys, time\n"
+        "from nemo_ds2_adapters.convert.checkpoint import read_checkpoint\n"
+        "from nemo_ds2_adapters.formats.reading import inspect_adapter\n"
+        "import torch\n"
+        "for path in sys.argv[1:]:\n"
+        "    for read in inspect_adapter, read_checkpoint:\n"
+        "        start = time.process_time()\n"
+        "        try:\n"
+        "            read(path)\n"
+        "        except Exception as error:\n"
+        "            print(type(error).__name__, error)\n"
+        "        assert time.process_time() - start < 3\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for i, line in enumerate(lines):
+        kind = "int" if i >= 4 else "tuple"
+        error = "InputError" if i % 2 else "AdapterFileError"
+        assert line == f"{error} {paths[i // 2]}: has a {kind} as a key, where text is expected"
+    assert len(lines) == 6
+
+
+def test_numbered_states_of_an_optimiser_are_no_attack() -> None:
+    program = pickle.dumps({"state": {0: 1, 2**31 - 1: 2}}, protocol=2)
+    assert unpickle(program, lambda key, size: bytearray(size), NAMES) == {"state": {0: 1, 2**31 - 1: 2}}
+
+
+def test_keys_of_the_old_format(tmp_path) -> None:
+    """The list of weights at the end of a file of torch before 1.6."""
+    path = tmp_path / "old.pt"
+    heads = [pickle.dumps(value, protocol=2) for value in (MAGIC_NUMBER, 1001, {"little_endian": True}, {})]
+    path.write_bytes(b"".join(heads) + b"\x80\x02](" + b")" + b"\x85" * 150_000 + b"e." + b"\0" * 100)
+    program = f"from nemo_ds2_adapters.convert.old_format import *\nread_old_format(Path({str(path)!r}), None)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "does not list its weights" in done.stderr
+
+
+def test_many_adapters_that_view_one_tensor(refused, model, path) -> None:
+    add_adapter(model, "view", {"_target_": LINEAR, "in_features": None, "dim": 500})
+    model.save_adapters(str(path), "view")
+    delete_adapter(model, "view")
+    content = torch.load(path, weights_only=False)
+    content["__cfg__"] = OmegaConf.to_container(content["__cfg__"])
+    states, config = content.pop("view"), content["__cfg__"].pop("view")
+    for i in range(300):
+        content[f"view_{i}"] = [{k.replace("view", f"view_{i}"): v for k, v in state.items()} for state in states]
+        content["__cfg__"][f"view_{i}"] = config
+    torch.save(content, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(path, r"its adapters would take \d+ bytes of weights, of which it holds \d+")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 50 * 1024  # kilobytes
+
+
+def test_text_that_is_no_unicode(model, path, refused) -> None:
+    for metadata in ({"x": ["a", "\ud800"]}, {"\udcff": 1}):
+        add_adapter(model, "user", {"_target_": LINEAR, "in_features": None, "dim": 3})
+        with pytest.raises(InputError, match="the metadata cannot be written: .* no valid Unicode text"):
+            save_adapter(model, "user", path, metadata)
+        delete_adapter(model, "user")
+        with_content(path, lambda c, m=metadata: c["__nemo_ds2_adapters__"].update(metadata=m))
+        refused(path, "no valid Unicode text")
+
+
+def test_tensors_belong_among_the_weights(path, refused) -> None:
+    content = path.read_bytes()
+    for change in (
+        lambda c: c["__nemo_ds2_adapters__"]["metadata"].update(x=torch.ones(3)),
+        lambda c: c["__cfg__"]["user"].update(dim=torch.ones(3)),
+    ):
+        path.write_bytes(content)
+        with_content(path, change)
+        refused(path, "is a Tensor, not a plain value")
 
 
 def test_tables_that_a_class_makes_up_itself(make_base, tmp_path, snapshot) -> None:

@@ -10,7 +10,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo_ds2_adapters import InputError, enabled_adapters
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError
-from nemo_ds2_adapters.evaluation.users import base_and_personal
+from nemo_ds2_adapters.evaluation.recognised import base_and_personal
 from nemo_ds2_adapters.modules import routing
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.transcribe import transcribe

@@ -11,7 +11,9 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters import InputError, enabled_adapters
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_names
+from nemo_ds2_adapters.data.manifest import read_lines
 from nemo_ds2_adapters.errors import AdapterNameError, UnknownUserError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.transcribe import transcribe
@@ -19,6 +21,7 @@ from nemo_ds2_adapters.recognition.windows import Window, join_windows, plan_win
 from nemo_ds2_adapters.store.store import AdapterStore
 
 RATE = 16000  # Hz
+HALF = (torch.float16, torch.bfloat16)
 
 
 @pytest.fixture
@@ -96,6 +99,21 @@ def test_manifest_that_names_users(talkative, paths: list[str], tmp_path: Path) 
     expected = [alone(talkative, p, name) for p, name in zip(paths, names)]
     assert transcribe(talkative, path, store=tmp_path / "store", adapter_key="speaker", progress=False) == expected
     assert transcribe(talkative, paths, ["ann", "ann", None, None], store, progress=False) == expected
+
+
+def test_people_without_an_adapter_get_the_default(talkative, paths: list[str], tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path / "store")
+    store.put("ann", talkative, "first_0")
+    default = attached_adapter(talkative, "own_head_0")
+    names = ["first_0", "own_head_0", None, "own_head_0"]
+    expected = [alone(talkative, path, name) for path, name in zip(paths, names)]
+    users = ["ann", "new", None, "newer"]
+    assert transcribe(talkative, paths, users, store, default=default, progress=False) == expected
+    assert transcribe(talkative, paths, users, AdapterBank(talkative, store, default), progress=False) == expected
+    with pytest.raises(InputError, match="beside a bank"):
+        transcribe(talkative, paths, users, AdapterBank(talkative, store), default=default, progress=False)
+    with pytest.raises(InputError, match="give the store as well"):
+        transcribe(talkative, paths, default=default, progress=False)
 
 
 def test_timestamps_and_confidence(talkative, paths: list[str]) -> None:
@@ -190,6 +208,46 @@ def test_what_cannot_be_transcribed_does_not_stop_the_rest(talkative, paths: lis
         transcribe(talkative, path, progress=False)
 
 
+def test_samples_of_other_types(talkative, paths: list[str]) -> None:
+    samples = torch.from_numpy(soundfile.read(paths[3], dtype="float32")[0])
+    expected = {kind: transcribe(talkative, samples.to(kind).float(), progress=False) for kind in HALF}
+    for kind in HALF:
+        assert transcribe(talkative, samples.to(kind), progress=False) == expected[kind]
+    same = transcribe(talkative, samples, progress=False)
+    for given in (samples.double(), (samples * 2**31).double().round().to(torch.int32), samples.requires_grad_()):
+        assert transcribe(talkative, given, progress=False) == same
+
+
+def test_wrong_samples_do_not_stop_the_rest(talkative, paths: list[str]) -> None:
+    broken = [
+        torch.zeros(9).to_sparse(),
+        np.zeros(9, np.int64),
+        np.full(9, np.nan),
+        torch.zeros(9, device="meta"),
+        7,
+    ]
+    errors: dict[int, str] = {}
+    texts = transcribe(talkative, [*broken, paths[0]], progress=False, on_error=errors.__setitem__)
+    assert sorted(errors) == list(range(5)) and texts == [None] * 5 + [alone(talkative, paths[0], None)]
+
+
+def test_nothing_is_cut_without_a_longest_window(talkative) -> None:
+    noise = 0.1 * torch.randn(6 * RATE)
+    whole = transcribe(talkative, noise, max_seconds=100.0, progress=False)
+    assert transcribe(talkative, noise, max_seconds=float("inf"), progress=False) == whole
+    assert transcribe(talkative, noise, max_seconds=2.0, overlap_seconds=0.5, progress=False) != whole
+
+
+def test_lines_that_were_read_before(talkative, paths: list[str], tmp_path: Path) -> None:
+    """A program that needs the lines itself reads its manifest once."""
+    lines = [json.dumps({"audio_filepath": paths[0], "adapter": "first_0"}), "no JSON"]
+    (tmp_path / "m.json").write_text("\n".join(lines))
+    read = read_lines(tmp_path / "m.json", "manifest", transcribed=False)
+    errors: dict[int, str] = {}
+    texts = transcribe(talkative, read, progress=False, on_error=errors.__setitem__)
+    assert texts == [alone(talkative, paths[0], "first_0"), None] and list(errors) == [1]
+
+
 def test_short_recordings(talkative) -> None:
     for samples in (1, 100, 1599):
         assert isinstance(transcribe(talkative, np.zeros(samples, np.float32), progress=False)[0], str)
@@ -208,8 +266,25 @@ def test_short_recordings(talkative) -> None:
         ([7], {}, r"audio\[0\]: int, expected"),
         (None, {}, r"audio\[0\]: NoneType, expected"),
         ([np.full(9, np.nan, np.float32)], {}, "not finite"),
+        ([np.full(9, 1e300)], {}, "not finite"),
+        (
+            [np.zeros(9, np.int64)],
+            {},
+            r"audio\[0\]: samples of type int64, expected floats of -1 to 1, or",
+        ),
+        ([np.zeros(9, np.uint8)], {}, r"audio\[0\]: samples of type uint8"),
+        ([np.zeros(9, complex)], {}, r"audio\[0\]: samples of type complex128"),
+        ([np.array(["a"])], {}, r"audio\[0\]: samples of type <U1"),
+        ([torch.zeros(9).to_sparse()], {}, r"audio\[0\]: a tensor that cannot become an array"),
+        ([torch.zeros(9, device="meta")], {}, r"audio\[0\]: a tensor that cannot become an array"),
+        (["x" * 5000], {}, r"audio\[0\]: audio file x+ does not exist"),
+        ([""], {}, r"audio\[0\]: audio file  does not exist"),
+        ("two", {"max_seconds": 0.01, "overlap_seconds": 0.0}, "max_seconds=0.01, .*at least 1 s"),
+        ("two", {"max_seconds": float("nan")}, "max_seconds=nan"),
+        ("two", {"max_seconds": "long"}, "max_seconds=long"),
+        ("two", {"overlap_seconds": float("inf")}, "overlap_seconds=inf"),
         ("nowhere.wav", {}, "nowhere.wav does not exist"),
-        ("nowhere.json", {}, "nowhere.json: the manifest cannot be read"),
+        ("nowhere.json", {}, "audio=nowhere.json: no such file"),
         ("manifest", {"adapter_key": "person"}, "no line of the manifest has a field person"),
     ],
 )

@@ -11,9 +11,10 @@ import pytest
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.configs import shipped_config
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "asr"
-CONFIG = ROOT / "conf" / "asr_adapters" / "asr_adaptation.yaml"
 
 
 @pytest.fixture
@@ -52,11 +53,11 @@ def call_script() -> Callable[[str, DictConfig], None]:
 @pytest.fixture
 def config(base_nemo: Path, manifest: Path, tmp_path: Path) -> DictConfig:
     """A config that trains: tests spoil one thing in it."""
-    cfg = OmegaConf.load(CONFIG)
+    cfg = shipped_config("asr_adapters/asr_adaptation")
     cfg.model.nemo_model = str(base_nemo)
     cfg.model.adapter.adapter_name = "user_john"
     for section in ("train_ds", "validation_ds", "test_ds"):
-        cfg.model[section].manifest_filepath = str(manifest)
+        OmegaConf.update(cfg, f"model.{section}.manifest_filepath", str(manifest))
     cfg.trainer.max_epochs = 1
     cfg.exp_manager.exp_dir = str(tmp_path / "experiments")
     return cfg

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
 SCRIPT = "asr_adapters/transcribe_speech.py"
@@ -71,7 +72,7 @@ def test_with_a_store(run_script, model, texts, manifest: Path, tmp_path: Path) 
 @pytest.fixture
 def config(model, manifest: Path, tmp_path: Path) -> DictConfig:
     model.save_to(str(tmp_path / "ds2.nemo"))
-    cfg = OmegaConf.load(CONFIG)
+    cfg = shipped_config("asr_adapters/transcribe_speech")
     cfg.model_path = str(tmp_path / "ds2.nemo")
     cfg.dataset_manifest = str(manifest)
     cfg.output_filename = str(tmp_path / "out.json")
@@ -120,7 +121,30 @@ def test_wrong_settings(call_script, config, tmp_path: Path, changes: dict, mess
     assert not (tmp_path / "out.json").exists()
 
 
-def test_output_over_the_input(call_script, config) -> None:
-    config.output_filename = config.dataset_manifest
-    with pytest.raises(SystemExit, match="would overwrite the input"):
+@pytest.mark.parametrize("key", ["dataset_manifest", "model_path", "a recording", "the store", "a link"])
+def test_output_over_an_input(call_script, config, manifest: Path, tmp_path: Path, key: str) -> None:
+    recording = json.loads(manifest.read_text().splitlines()[0])["audio_filepath"]
+    outputs = {"a recording": recording, "the store": "store/new.json", "a link": tmp_path / "link"}
+    (tmp_path / "link").symlink_to(config.model_path)
+    output = Path(config[key]) if key in config else tmp_path / outputs[key]
+    (tmp_path / "store").mkdir(exist_ok=True)
+    config.adapter_store = str(tmp_path / "store")
+    config.output_filename = str(output)
+    before = output.read_bytes() if output.exists() else None
+    with pytest.raises(SystemExit, match="which is read: write to another path"):
         call_script(SCRIPT, config)
+    assert before == (output.read_bytes() if output.exists() else None)
+
+
+def test_text_from_data_does_not_reach_the_terminal_raw(call_script, config, tmp_path: Path, capsys) -> None:
+    lines = [{**line, "note": "\x9b\u2028"} for line in read_lines(Path(config.dataset_manifest))]
+    lines.append({"audio_filepath": "\x1b[31mnowhere\u202e.wav"})
+    config.dataset_manifest = str(tmp_path / "m.json")
+    (tmp_path / "m.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    config.adapter_store = config.adapter_key = None
+    with pytest.raises(SystemExit):
+        call_script(SCRIPT, config)
+    shown = capsys.readouterr()
+    assert "not transcribed" in shown.err and "\\x1b[31mnowhere\\u202e.wav" in shown.err
+    for output in (shown.err, shown.out, (tmp_path / "out.json").read_text("utf-8")):
+        assert output.replace("\n", "").isprintable()

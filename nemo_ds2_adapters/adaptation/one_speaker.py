@@ -1,0 +1,344 @@
+"""One adapter, trained in NeMo's flow: trainer, data, optimiser, older adapters, new adapter, freeze, fit."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemo.collections.asr.models import ASRModel
+from omegaconf import OmegaConf, open_dict
+from tqdm import tqdm
+
+from nemo_ds2_adapters.activations.dataset import PrefixData
+from nemo_ds2_adapters.adaptation import lightning_fit as lightning
+from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
+from nemo_ds2_adapters.adaptation.engine import Engine
+from nemo_ds2_adapters.adaptation.loaders import set_up_data
+from nemo_ds2_adapters.adaptation.losses import regularised
+from nemo_ds2_adapters.adaptation.result import Adaptation
+from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, FitSettings, Settings
+from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adaptation.state import left_as_it_was
+from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
+from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
+from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts
+from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
+from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
+from nemo_ds2_adapters.adapters.names import split_name
+from nemo_ds2_adapters.base_training.experiment import REFUSALS, experiment, make_trainer, nemo_path, one_line, seeded
+from nemo_ds2_adapters.data.findings import check_recordings
+from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.atomic import check_not_input
+from nemo_ds2_adapters.formats.file import save_adapter
+from nemo_ds2_adapters.formats.nemo_archive import save_nemo
+from nemo_ds2_adapters.formats.reading import FilePath
+from nemo_ds2_adapters.layers import RecurrentLayer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Reached:
+    """What training has come to."""
+
+    wer_before: float | None = None
+    wer_after: float | None = None
+    epochs: int = 0  # 0: what the adapter was compared with is kept
+    history: list[dict[str, float]] = field(default_factory=list)
+    is_cross_validated: bool = False
+    was_finished: bool = False
+
+
+def adapt_speaker(
+    model: ASRModel,
+    adapter: ChosenAdapter,
+    train: Sequence[Utterance],
+    validation: Sequence[Utterance] | None,
+    settings: FitSettings,
+    inputs: Mapping[str, FilePath | None] | None = None,
+    say: Callable[[str], object] = logger.info,
+) -> Adaptation:
+    """Train one adapter on a frozen base, keep the best epoch, and save the model and the adapter.
+
+    On a frozen base the adapter is never worse than what it is compared with: the base, or itself as it was if it is
+    continued. That is decided on validation data, or without any by cross-validation on the training data.
+
+    Args:
+        model: the base, with or without other adapters. Afterwards it has the adapter, enabled, and else is as it was.
+        adapter: which one.
+        train: what to train on.
+        validation: what to compare epochs by, None for nothing.
+        settings: of the training.
+        inputs: files that are read, by what a person calls them: none of them is written.
+        say: is told in lines what the data are like and how they are computed.
+
+    Returns:
+        what was reached, and the paths of what was written.
+
+    Raises:
+        InputError: a setting, the name or the data are wrong, or training did not converge; the model has the
+            adapters it had, and the same ones are enabled.
+        AdapterFileError: so it is if the file that training starts from cannot be read, or a file not be written.
+    """
+    started = time.monotonic()
+    name = split_name(str(adapter.name))[1]
+    train, validation = settings.data(train, validation)
+    trainer = make_trainer(settings.trainer)
+    attached, enabled = adapter_names(model), enabled_names(model) if adapter_names(model) else []
+    has_new_output_layer = change_vocabulary(model, settings.labels)
+    start = starting_adapter(model, str(adapter.name), settings.start, settings.seed, adapter.option)
+    if settings.unfreeze_base and (others := [other for other in attached if other != name]):
+        raise InputError(f"{ADAPTER}.unfreeze_base would spoil {', '.join(others)}, trained on the base as it is")
+    try:
+        if not settings.start.continue_existing:
+            attach(model, start, as_name=name)
+            merge_global_cfg(model, settings.global_cfg)
+        enable_adapters(model, name)
+        start = attached_adapter(model, name)
+        with left_as_it_was(model), seeded(settings.seed), ExitStack() as stack:
+            for line in check_data(model, train, validation):
+                say(line)
+            if not (settings.frozen_in_eval_mode or settings.unfreeze_base):
+                say(f"the frozen part keeps dropout and dither in training ({ADAPTER}.frozen_in_eval_mode=false)")
+            freeze_all_but_adapter(model, settings, has_new_output_layer)
+            model.set_trainer(trainer)
+            data, why_not = set_up_data(model, train, validation, settings)
+            set_optimizer(model, settings.optim)
+            folder = stack.enter_context(experiment(trainer, settings.experiment(validation is not None)))
+            model_path = nemo_path(trainer, folder, settings.name)
+            recordings = {u.label: u.audio for u in [*train, *(validation or [])] if isinstance(u.audio, Path)}
+            check_not_input(model_path, {**recordings, **(inputs or {})})
+            lightning.place_for(model, trainer)
+            if data:
+                say(compute(data, trainer))
+                stack.enter_context(model.encoder.resuming(data[0].point))
+            else:
+                say(f"frozen part: computed in every epoch ({why_not})")
+            if validation is None and not (data and settings.cross_validation):
+                say("no validation data and no cross-validation: nothing tells whether the adapter helps")
+            reached = fit(model, trainer, start, data, validation is not None, settings)
+        is_kept = reached.epochs > 0 or keep_base(model, start, settings.start.continue_existing)
+        enable_adapters(model, name if is_kept else None)
+        path = save(model, adapter, reached, is_kept, model_path, settings) if trainer.is_global_zero else None
+    except BaseException:
+        for new in set(adapter_names(model)) - set(attached):
+            detach(model, new)
+        if attached:
+            enable_adapters(model, enabled)
+        raise
+    seconds = time.monotonic() - started
+    return Adaptation(adapter, seconds=seconds, model_path=model_path, path=path, is_kept=is_kept, **vars(reached))
+
+
+def fit(
+    model: ASRModel,
+    trainer: Any,
+    start: Adapter,
+    data: Sequence[PrefixData],
+    has_validation: bool,
+    settings: FitSettings,
+) -> Reached:
+    """Train, and leave the best weights in the model, unless what the adapter is compared with is better.
+
+    Args:
+        model: ready to train; the adapter `start` is attached and enabled, with its weights.
+        trainer: has its experiment.
+        start: the adapter before training.
+        data: activations in the cache, none if the model runs on recordings.
+        has_validation: whether the model has validation data.
+        settings: of the training.
+
+    Raises:
+        InputError: training did not converge, and there is nothing that could be kept instead.
+    """
+    continued, is_base_frozen = settings.start.continue_existing, settings.is_base_frozen
+    progress = lightning.Progress(settings.monitor)
+    reached, wer_before, limit = Reached(), 0.0, None
+    if has_validation:
+        with enabled_adapters(model, start.name if continued else None):
+            wer_before = reached.wer_before = lightning.validate(trainer, model)["val_wer"]
+    elif settings.cross_validation and data:
+        shows_bar = trainer.progress_bar_callback is not None
+        verdict = cross_validate(model, data[0], start, settings.cross_validation, continued, shows_bar)
+        reached = Reached(verdict.wer_before, verdict.wer_after, verdict.epochs, is_cross_validated=True)
+        if not verdict.epochs:
+            return reached
+        limit = verdict.epochs
+    with regularised(model, settings.kl_weight, settings.l2_weight):
+        lightning.train(trainer, model, progress, settings.average_epochs, is_base_frozen, limit)
+    if not progress.rows:
+        raise InputError("trainer: its limits leave no step to be trained")
+    if has_validation and progress.validated_step != trainer.global_step:
+        progress.note(model, lightning.validate(trainer, model), max(progress.rows), trainer.global_step)
+    reached.history = [progress.rows[epoch] for epoch in sorted(progress.rows)]
+    reached.was_finished = progress.steps == 0
+    best = progress.best if has_validation else progress.last(model)
+    if has_validation and is_base_frozen and (best is None or best.wer >= wer_before):
+        reached.wer_after = wer_before
+    elif best is None:
+        raise InputError("training did not converge, weights are not finite: lower model.optim.lr")
+    else:
+        model.load_state_dict(best.weights, strict=False)
+        reached.epochs = best.epochs
+        if has_validation:
+            reached.wer_after = best.wer
+    return reached
+
+
+def cross_validate(
+    model: ASRModel, data: PrefixData, start: Adapter, settings: Settings, continued: bool, progress: bool = False
+) -> Verdict:
+    """Train without each fold in turn, and say for how many epochs to train on everything.
+
+    Raises:
+        InputError: there is one recording only.
+    """
+    utterances = range(len(data))
+    if len({data.recording(i) for i in utterances}) < LEAST_RECORDINGS:
+        raise InputError(
+            "model.train_ds: one utterance cannot tell whether an adapter helps; give more, or model.adapter.folds=0"
+        )
+    engine = Engine(model, data, start.name)
+    trial = Trial.of(engine, start, utterances, settings, start if continued else None)
+    description = f"{len(trial.members)}-fold cross-validation"
+    with tqdm(total=settings.max_epochs, desc=description, unit="epoch", leave=False, disable=not progress) as bar:
+        while not trial.is_over:
+            run_epoch(engine, [trial])
+            bar.update()
+    return conclude(engine, trial)
+
+
+def change_vocabulary(model: ASRModel, labels: Sequence[str] | None) -> bool:
+    """Give the model other output characters, None for those it has.
+
+    Returns:
+        whether the output layer is a new one.
+
+    Raises:
+        InputError: the model writes sub-words, or it has adapters made for the old characters.
+    """
+    if labels is None:
+        return False
+    if hasattr(model, "tokenizer"):
+        raise InputError("model.char_labels: this model writes sub-words, not characters")
+    if adapter_names(model):
+        raise InputError("model.char_labels: the model has adapters that depend on its vocabulary; use the base")
+    old = model.decoder
+    model.change_vocabulary(list(labels))
+    return model.decoder is not old
+
+
+def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence[Utterance] | None) -> Iterator[str]:
+    """Check transcripts and recordings against the model, and say in lines what they are like.
+
+    Raises:
+        InputError: a transcript or a recording that the model cannot use.
+    """
+    for name, utterances in (("train_ds", train), ("validation_ds", validation)):
+        key = f"model.{name}.manifest_filepath"
+        if utterances is not None:
+            check_vocabulary(utterances, key, model)
+            yield from check_recordings(utterances, model).lines(key)
+
+
+def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_output_layer: bool) -> None:
+    """Freeze everything and unfreeze the enabled adapter; SpecAugment is that of the settings, not the base's.
+
+    The frozen part stays in eval mode, so it computes what it will compute in use: no dropout, no dither, no
+    batch statistics. `frozen_in_eval_mode: false` gives NeMo's behaviour.
+
+    Raises:
+        InputError: there is no such SpecAugment.
+    """
+    try:
+        model.spec_augmentation = (
+            model.from_config_dict(OmegaConf.create(dict(settings.spec_augment))) if settings.spec_augment else None
+        )
+    except Exception as error:  # whatever a class raises on arguments that nobody checked
+        raise InputError(f"model.spec_augment: {error}") from error
+    model.freeze()
+    if settings.unfreeze_base:
+        model.unfreeze()
+    elif not settings.frozen_in_eval_mode:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, RecurrentLayer):
+                module.dropout_when_frozen = True
+    model.unfreeze_enabled_adapters(freeze_batchnorm=not settings.unfreeze_base)
+    if has_new_output_layer:
+        model.decoder.unfreeze()
+    if model.spec_augmentation is not None:
+        model.training = True  # of the model alone, not of its parts: it augments in training mode only
+        model.spec_augmentation.train()
+
+
+def set_optimizer(model: ASRModel, optim: Mapping[str, Any]) -> None:
+    """Give the model NeMo's optimiser and schedule.
+
+    Raises:
+        InputError: they do not take these arguments.
+    """
+    with open_dict(model.cfg):  # NeMo keeps the optimiser only where the base has one, and trains nothing otherwise
+        model.cfg.optim = {key: value for key, value in optim.items() if value is not None}  # `sched: null`
+    try:
+        model.setup_optimization()
+    except (*REFUSALS, AttributeError, AssertionError, ImportError) as error:
+        raise InputError(f"model.optim: {one_line(error)}") from error
+
+
+def compute(data: Sequence[PrefixData], trainer: Any) -> str:
+    """Run everything through the frozen part, and say how long that took."""
+    started = time.monotonic()
+    shows_bar = trainer.progress_bar_callback is not None
+    computed = sum(one.compute(lightning.autocast_type(trainer), shows_bar) for one in data)
+    seconds, stored = time.monotonic() - started, sum(map(len, data)) - computed
+    return f"frozen part: computed once, {computed} utterances in {seconds:.1f} s, {stored} were there from before"
+
+
+def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:
+    """Make an attached adapter what it is compared with: as it was if it is continued, otherwise the base.
+
+    Returns:
+        whether it could be made that. If not, it is detached: it is of a kind that takes the place of what the base
+        computes.
+    """
+    if not continued and not is_additive(start):
+        detach(model, start.name)
+        return False
+    kept = start if continued else zero(start)
+    for point, part in adapter_parts(model, start.name):
+        part.load_state_dict(kept.weights[point])
+    return True
+
+
+def save(
+    model: ASRModel, adapter: ChosenAdapter, reached: Reached, is_kept: bool, model_path: Path, settings: FitSettings
+) -> Path | None:
+    """Save the model, and the adapter beside it.
+
+    Returns:
+        path of the adapter's file, if one was asked for and there is an adapter.
+
+    Raises:
+        AdapterFileError: a file cannot be written.
+    """
+    model_path.parent.mkdir(parents=True, exist_ok=True)
+    save_nemo(model, model_path)
+    if settings.file_name is None or not is_kept:
+        return None
+    metadata: dict[str, Any] = {
+        "wer_before": reached.wer_before,
+        "wer_after": reached.wer_after,
+        "epochs": reached.epochs,
+    }
+    if adapter.user_id is not None:
+        metadata["user_id"] = adapter.user_id
+    path = model_path.parent / settings.file_name
+    save_adapter(model, str(adapter.name), path, metadata)
+    return path

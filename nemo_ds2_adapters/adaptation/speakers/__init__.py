@@ -1,1 +1,0 @@
-"""An adapter for every speaker of a manifest, in one run."""

@@ -1,1 +1,0 @@
-"""Many adapters trained at once."""

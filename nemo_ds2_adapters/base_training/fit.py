@@ -1,0 +1,101 @@
+"""A base model, trained from nothing or from another one, in NeMo's flow."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.asr.models import ASRModel, EncDecCTCModel, EncDecCTCModelBPE
+from nemo.utils.callbacks import NeMoModelCheckpoint
+from omegaconf import OmegaConf
+
+from nemo_ds2_adapters.base_training.experiment import (
+    REFUSALS,
+    experiment,
+    fit,
+    make_trainer,
+    nemo_path,
+    one_line,
+    seeded,
+)
+from nemo_ds2_adapters.base_training.units import make_tokenizer
+from nemo_ds2_adapters.data.findings import check_recordings
+from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.sampler import use_shorter_first
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.nemo_archive import save_nemo
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedBase:
+    """What came of a base model's training."""
+
+    path: Path  # of the `.nemo`, with the best epoch
+    wer: float | None  # of that on the validation data, a fraction; None if epochs were compared by something else
+
+
+def train_base(
+    values: Mapping[str, Any],
+    train: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    say: Callable[[str], object] = logger.info,
+) -> TrainedBase:
+    """Train a base model; an interrupted training goes on where it was.
+
+    Args:
+        values: a config of conf/deepspeech2, as plain values.
+        train: what to train on, the utterances of its section `train_ds`.
+        validation: those of `validation_ds`.
+        say: is told in lines what the recordings are like.
+
+    Raises:
+        InputError: a setting or the data are wrong.
+        AdapterFileError: the `.nemo` cannot be written.
+    """
+    model_cfg = dict(values["model"])
+    if "tokenizer" in model_cfg:
+        make_tokenizer(model_cfg["tokenizer"]["dir"], train, values["tokenizer_vocab_size"])
+    trainer = make_trainer(values["trainer"])
+    # NeMo leaves several channels as they are, and fails.
+    model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in ("train_ds", "validation_ds")}
+    validation_ds = model_cfg.pop("validation_ds")  # NeMo's constructor refuses some names of manifests
+    model_class = EncDecCTCModelBPE if "tokenizer" in model_cfg else EncDecCTCModel
+    with seeded(values["seed"]), experiment(trainer, values["exp_manager"]) as folder:
+        try:
+            model = model_class(cfg=OmegaConf.create(model_cfg), trainer=trainer)
+        except REFUSALS as error:
+            raise InputError(f"model: {one_line(error)}") from error
+        for name, utterances in (("train_ds", train), ("validation_ds", validation)):
+            key = f"model.{name}.manifest_filepath"
+            check_vocabulary(utterances, key, model)
+            for line in check_recordings(utterances, model).lines(key):
+                say(line)
+        model.setup_validation_data(OmegaConf.create(validation_ds))
+        if model_cfg["train_ds"].get("shorter_first"):
+            use_shorter_first(model)
+        model.maybe_init_from_pretrained_checkpoint(OmegaConf.create(dict(values)))
+        fit(trainer, model)
+        wer = load_best(model, trainer.checkpoint_callback)
+        path = nemo_path(trainer, folder, values["exp_manager"].get("name") or values["name"])
+        if trainer.is_global_zero:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_nemo(model, path)
+    return TrainedBase(path, wer)
+
+
+def load_best(model: ASRModel, callback: Any) -> float | None:
+    """Give the model the weights of the best epoch, if a checkpoint callback has kept them.
+
+    Returns:
+        its word error rate as a fraction, None if epochs are compared by something else or not at all.
+    """
+    if not isinstance(callback, NeMoModelCheckpoint) or not Path(callback.best_model_path).is_file():
+        return None
+    checkpoint = torch.load(callback.best_model_path, map_location="cpu", weights_only=False)  # this training's own
+    model.load_state_dict(checkpoint["state_dict"])
+    return float(callback.best_model_score) if callback.monitor == "val_wer" else None

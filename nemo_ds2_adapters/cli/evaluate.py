@@ -1,0 +1,153 @@
+"""Evaluate an adapter of a model, or its base; or many people's adapters, each on its own utterances."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.asr.models import ASRModel
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from tqdm import tqdm
+
+from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
+from nemo_ds2_adapters.adapters.enabling import enabled_adapters
+from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.cli.output import say
+from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.configs import shipped_config
+from nemo_ds2_adapters.data.findings import check_recordings
+from nemo_ds2_adapters.data.manifest import Utterance, manifest_paths, read_manifest
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation import report
+from nemo_ds2_adapters.evaluation.comparison import compare
+from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import Recognised, recognise
+from nemo_ds2_adapters.formats.atomic import check_not_input
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+from nemo_ds2_adapters.store.store import AdapterStore
+
+MANIFEST = "model.test_ds.manifest_filepath"
+# Of NeMo's data sections: what would change utterances, or leave some out. Here every one is taken as it is.
+REFUSED = ("max_duration", "min_duration", "max_utts", "trim_silence", "channel_selector", "augmentor", "is_tarred")
+# Of weights and of arithmetic, by Lightning's names.
+PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
+    "32": (torch.float32, None),
+    "64": (torch.float64, None),
+    "16-mixed": (torch.float32, torch.float16),
+    "bf16-mixed": (torch.float32, torch.bfloat16),
+}
+
+
+@hydra_command("asr_adapters/asr_evaluation", "asr_adapters/asr_adaptation")
+def main(cfg: DictConfig) -> None:
+    cfg = DictConfig(OmegaConf.merge(shipped_config("asr_adapters/asr_evaluation"), cfg))  # NeMo's give the training's
+    key = adapter_key(cfg)
+    adapter = None if key else chosen_adapter(cfg.model.adapter, base_allowed=True)
+    check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
+    for name in (name for name in REFUSED if cfg.model.test_ds.get(name)):
+        raise InputError(f"model.test_ds.{name}: evaluation takes every utterance as it is; leave it out")
+    utterances = read_manifest(cfg.model.test_ds.manifest_filepath, MANIFEST)
+    users = users_of(utterances, key) if key else None
+    store = AdapterStore(cfg.adapter_store, create=False) if cfg.adapter_store else None
+    output = output_path(cfg, "users" if adapter is None else adapter.name or "base", utterances)
+    device, dtype, autocast = arithmetic(cfg.trainer)
+
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model).to(device, dtype)
+    check_adapters(model, adapter, users, store, cfg.adapter_store)
+    check_vocabulary(utterances, MANIFEST, model)
+    progress = cfg.trainer.enable_progress_bar
+    findings = check_recordings(tqdm(utterances, desc="checking recordings", leave=False, disable=not progress), model)
+    for line in findings.lines(MANIFEST):
+        say(line)
+    with nullcontext() if adapter is None else enabled_adapters(model, adapter.name):
+        results = recognise(model, utterances, users, store, cfg.model.test_ds.batch_size, progress, autocast)
+    report.write_lines([result.line() for result in results], output)
+    if adapter is None:
+        show_comparison(results, output)
+    else:
+        total = sum((result.score for result in results), Score())
+        rates = f"WER {report.percent(total.wer, digits=2)}, CER {report.percent(total.cer, digits=2)}"
+        say(f"{adapter.shown}: {rates}, {len(results)} utterances, {total.words} words")
+        say(f"  each utterance: {output}")
+
+
+def adapter_key(cfg: DictConfig) -> str | None:
+    """The manifest field that names the adapters, None if one adapter is to be evaluated."""
+    key = cfg.model.adapter.adapter_key
+    others = [other for other in ("adapter_name", "user_id") if not OmegaConf.is_missing(cfg.model.adapter, other)]
+    if key is not None and others:
+        raise InputError(f"model.adapter.adapter_key={key}: leave model.adapter.{others[0]} out, lines name adapters")
+    if key is None and cfg.adapter_store:
+        raise InputError(f"adapter_store={cfg.adapter_store} needs model.adapter.adapter_key, a field of the manifest")
+    return key
+
+
+def users_of(utterances: Sequence[Utterance], key: str) -> list[str]:
+    """Whose each utterance is."""
+    for utterance in utterances:
+        user = utterance.fields.get(key)
+        if not isinstance(user, str):
+            raise InputError(f"{utterance.place}: {key}={user!r}, expected text that names a user")
+    return [utterance.fields[key] for utterance in utterances]
+
+
+def output_path(cfg: DictConfig, name: str, utterances: Sequence[Utterance]) -> Path:
+    """Where each utterance's line goes; of many people's adapters there are reports beside it."""
+    output = Path(cfg.output_filename or f"eval_{name}.jsonl")
+    outputs = [output]
+    if cfg.model.adapter.adapter_key:
+        outputs += [output.with_suffix(ending) for ending in report.COMPARISON_ENDINGS]
+    if len(set(outputs)) < len(outputs):
+        raise InputError(f"output_filename={output}: expected another ending than {output.suffix}, a report has it")
+    manifests = {f"{MANIFEST}={path}": path for path in manifest_paths(cfg.model.test_ds.manifest_filepath, MANIFEST)}
+    recordings = {utterance.label: utterance.audio for utterance in utterances}
+    stored = {"model.nemo_model": cfg.model.nemo_model, "adapter_store": cfg.adapter_store}
+    for path in outputs:
+        check_not_input(path, {**manifests, **recordings, **stored})
+    return output
+
+
+def arithmetic(trainer: DictConfig) -> tuple[str, torch.dtype, Callable[[], AbstractContextManager[Any]]]:
+    """Device, precision of the weights and of the arithmetic, as NeMo's section `trainer` says them."""
+    has_gpu = torch.cuda.is_available()
+    kinds = {"auto": "cuda" if has_gpu else "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
+    kind = kinds.get(trainer.accelerator)
+    if kind is None or (kind == "cuda" and not has_gpu):
+        found = "auto, cpu or gpu" if has_gpu else "auto or cpu, there is no CUDA device"
+        raise InputError(f"trainer.accelerator={trainer.accelerator}: expected {found}")
+    devices = [0] if trainer.devices in ("auto", 1, -1) else trainer.devices
+    if not isinstance(devices, Sequence) or len(devices) != 1 or not isinstance(devices[0], int):
+        raise InputError(f"trainer.devices={trainer.devices}: evaluation runs on one, give 1 or [its number]")
+    device = "cpu" if kind == "cpu" else f"cuda:{devices[0]}"
+    precision = str(trainer.precision).removesuffix("-true")
+    if precision not in PRECISIONS:
+        raise InputError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
+    dtype, mixed = PRECISIONS[precision]
+    return device, dtype, nullcontext if mixed is None else partial(torch.autocast, kind, dtype=mixed)
+
+
+def check_adapters(
+    model: ASRModel, adapter: ChosenAdapter | None, users: list[str] | None, store: AdapterStore | None, where: str
+) -> None:
+    """Refuse adapters that do not exist."""
+    attached = list_adapters(model)
+    if adapter is not None and adapter.name is not None and adapter.name.rpartition(":")[2] not in attached:
+        have = f"its adapters are {', '.join(attached)}" if attached else "it has none"
+        raise InputError(f"{adapter.option}: the model has no such adapter, {have}")
+    known = set(attached) if store is None else {user for user in set(users or []) if store.has(user)}
+    if unknown := sorted(set(users or []) - known):
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        raise InputError(f"{where or 'the model'} has no adapter of {', '.join(unknown[:10])}{more}")
+
+
+def show_comparison(results: Sequence[Recognised], output: Path) -> None:
+    """Base and personal adapters side by side: a table, JSON, CSV and a picture."""
+    comparison = compare(results)
+    report.write_comparison(comparison, output)
+    Console(width=report.WIDTH).print(report.comparison_table(comparison))
+    print("\n".join(report.summary(comparison)))
+    say(f"  each utterance: {output}; per user: {output.stem}.json, .csv and .png beside it")

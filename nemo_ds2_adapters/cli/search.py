@@ -1,0 +1,75 @@
+"""Search for the settings of an adapter, scored for what it gains and for what is lost on the base's own domain."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
+from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adapters.chosen import chosen_adapter
+from nemo_ds2_adapters.adapters.enabling import enabled_adapters
+from nemo_ds2_adapters.cli.output import say
+from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.data.manifest import read_manifest
+from nemo_ds2_adapters.data.transcripts import check_vocabulary
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import recognise
+from nemo_ds2_adapters.evaluation.search import Trial
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+
+MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds", "test_ds")]
+
+
+@hydra_command("asr_adapters/asr_adaptation_hp", "asr_adapters/asr_adaptation_grid")
+def search(cfg: DictConfig) -> float:
+    adapter = chosen_adapter(cfg.model.adapter)
+    check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
+    if cfg.search.base_manifest is None:
+        raise InputError("search.base_manifest is not set; give a NeMo manifest of the base's own domain")
+    if not cfg.search.max_base_loss > 0:
+        raise InputError(f"search.max_base_loss={cfg.search.max_base_loss}: expected points of WER above 0")
+    job = HydraConfig.get()
+    number = 0 if OmegaConf.is_missing(job.job, "num") else job.job.num
+    cfg.exp_manager.version = f"trial_{number}"
+
+    settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation=True)  # type: ignore[arg-type]
+    train, validation, base = (read_manifest(OmegaConf.select(cfg, key), key) for key in MANIFESTS)
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
+    check_vocabulary(base, MANIFESTS[2], model)
+    result = adapt_speaker(model, adapter, train, validation, settings, say=say)
+    if result.wer_before is None or result.wer_after is None:
+        raise InputError("the trial was not validated, so it has no score: leave validation on")
+    result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
+    after = recognise(model, base, batch_size=cfg.model.test_ds.batch_size)
+    with enabled_adapters(model, None):
+        before = recognise(model, base, batch_size=cfg.model.test_ds.batch_size)
+    wer_before, wer_after = (sum((one.score for one in found), Score()).wer or 0.0 for found in (before, after))
+    trial = Trial(
+        number,
+        list(job.overrides.task),
+        result.wer_before,
+        result.wer_after,
+        wer_before,
+        wer_after,
+        result.epochs,
+        result.seconds,
+        cfg.search.max_base_loss / 100,
+    )
+    trial.append_to(Path(job.sweep.dir))
+    print(f"trial {number}: score {trial.score:.3f}")
+    return trial.score
+
+
+def main(cfg: DictConfig | None = None) -> float | None:
+    """Run the search; or one trial of it, whose score is returned, with a composed config."""
+    chosen = any(argument.startswith(("--config-name", "-cn", "hydra/sweeper=")) for argument in sys.argv)
+    if cfg is None and not chosen and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        sys.exit(
+            "error: the Optuna sweeper is missing: pip install 'nemo_ds2_adapters[search]', "
+            "or search a grid with --config-name=asr_adaptation_grid"
+        )
+    return search(cfg)

@@ -1,0 +1,32 @@
+"""Train a personal adapter on a frozen base."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
+from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adapters.chosen import chosen_adapter
+from nemo_ds2_adapters.cli.output import say
+from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.data.manifest import manifest_paths, read_manifest
+from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+
+TRAIN, VALIDATION = (f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds"))
+
+
+@hydra_command("asr_adapters/asr_adaptation")
+def main(cfg: DictConfig) -> None:
+    adapter = chosen_adapter(cfg.model.adapter)
+    check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
+    manifests = {key: OmegaConf.select(cfg, key) for key in (TRAIN, VALIDATION)}
+    has_validation = manifests[VALIDATION] is not None
+    settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation)  # type: ignore[arg-type]
+    train = read_manifest(manifests[TRAIN], TRAIN)
+    validation = read_manifest(manifests[VALIDATION], VALIDATION) if has_validation else None
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
+    files = {
+        f"{key}={path}": path for key in manifests if manifests[key] for path in manifest_paths(manifests[key], key)
+    }
+    inputs = {**files, "model.nemo_model": cfg.model.nemo_model}
+    result = adapt_speaker(model, adapter, train, validation, settings, inputs, say)
+    for line in result.lines():
+        say(line)

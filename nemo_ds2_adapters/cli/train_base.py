@@ -1,0 +1,24 @@
+"""Train a DeepSpeech2 base model; an interrupted training goes on where it was."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_ds2_adapters.base_training.fit import train_base
+from nemo_ds2_adapters.base_training.units import frequent_characters
+from nemo_ds2_adapters.cli.output import say
+from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.data.manifest import read_manifest
+
+UNITS = ("", "_syllables", "_graphemes", "_bpe")
+CONFIGS = ("deepspeech2_small", *(f"deepspeech2{units}" for units in UNITS))
+
+MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds")]
+
+
+@hydra_command(*(f"deepspeech2/{config}" for config in CONFIGS))
+def main(cfg: DictConfig) -> None:
+    train, validation = (read_manifest(OmegaConf.select(cfg, key), key) for key in MANIFESTS)
+    if cfg.get("max_labels") and cfg.labels is None:
+        cfg.labels = frequent_characters(train, cfg.max_labels)
+    trained = train_base(OmegaConf.to_container(cfg, resolve=True), train, validation, say)  # type: ignore[arg-type]
+    print("not compared by WER" if trained.wer is None else f"best validation WER {100 * trained.wer:.1f} %")
+    say(f"  model  {trained.path}")
