@@ -32,6 +32,9 @@ import numpy as np
 import soundfile
 import torch
 from nemo.collections.asr.models import ASRModel, EncDecCTCModel
+from nemo_ds2_adapters.adaptation.train import prepare
+from nemo_ds2_adapters.data.sections import read_section
+from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -41,11 +44,8 @@ from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.activations.dataset import PrefixDataset, prefix_loader
 from nemo_ds2_adapters.activations.point import resume_point
 from nemo_ds2_adapters.adaptation.adapt import config_with
-from nemo_ds2_adapters.adaptation.train import prepare
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.cli.script import quiet
-from nemo_ds2_adapters.data.sections import read_section
-from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "deepspeech2" / "deepspeech2.yaml"

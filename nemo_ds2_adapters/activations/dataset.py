@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,7 +111,7 @@ class PrefixData(Dataset[Item | list[Item]]):
 
     def recording(self, position: int) -> str:
         """Hash of an utterance's samples: copies of a recording have the same, whatever their files are called."""
-        return sha256(self._dataset.item(position)[0].numpy()).hexdigest()
+        return sha256(self._dataset.item(position)[0].numpy().tobytes()).hexdigest()
 
     def item(self, position: int) -> Item:
         """Activations and tokens of one utterance.
@@ -138,7 +137,7 @@ class PrefixData(Dataset[Item | list[Item]]):
     def _identity(self, position: int) -> list[str | float]:
         utterance = self.utterances[position]
         try:
-            return audio_identity(utterance) if isinstance(utterance.audio, Path) else [self.recording(position)]
+            return audio_identity(utterance) if utterance.samples is None else [self.recording(position)]
         except OSError as error:
             raise InputError(f"{utterance.label} cannot be read ({error.strerror})") from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple, TypeVar
 
@@ -132,7 +133,7 @@ class Engine:
             loss = self.model.loss(
                 log_probs=log_probs, targets=targets, input_lengths=lengths, target_lengths=target_lengths
             )
-            loss = member.regulariser.added_to(loss, log_probs, lengths, lambda batch=batch: self._base(batch))
+            loss = member.regulariser.added_to(loss, log_probs, lengths, partial(self._base, batch))
             losses.append(loss)
         torch.stack(losses).sum().backward()  # of each member alone, as no parameter is shared
         for member, _ in group:

@@ -1,11 +1,11 @@
 """Some users' adapters trained all at once: adapters and utterances in, adapters out."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
-import torch
 from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
@@ -13,10 +13,13 @@ from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
 from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
 from nemo_ds2_adapters.adaptation.engine import Engine
+from nemo_ds2_adapters.adaptation.from_prior import adapt_from_prior
 from nemo_ds2_adapters.adaptation.member import Member
+from nemo_ds2_adapters.adaptation.outcome import NOT_FINITE, Outcome
+from nemo_ds2_adapters.adaptation.prior import VoicePrior
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings
 from nemo_ds2_adapters.adaptation.state import left_as_it_was
-from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
+from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, is_finite, zero
 from nemo_ds2_adapters.adapters.attach import attach, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
@@ -27,15 +30,6 @@ from nemo_ds2_adapters.errors import InputError
 IN_TRAINING = "in_training"  # name of the attached adapter that says what the trained ones are like
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one user's training."""
-
-    verdict: Verdict | None  # None where there is a problem
-    adapter: Adapter | None  # to be used: trained, or the base as an adapter; None: the base, without any adapter
-    problem: str | None = None  # why there is none
 
 
 @dataclass
@@ -59,6 +53,7 @@ def adapt_group(
     settings: Settings,
     start: Adapter,
     cache: PrefixCache | Sequence[PrefixCache] | None = None,
+    prior: VoicePrior | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Train an adapter for each of some users, each as if alone, and for as long as their own recordings ask for.
 
@@ -68,11 +63,50 @@ def adapt_group(
         model: the base, with the device and precision to train in.
         groups: each user's utterances.
         settings: of the training.
-        start: what everybody's training starts from; it must know nothing of the utterances.
+        start: what everybody's training starts from; it must know nothing of the utterances. Not used with a prior.
         cache: of activations, one for all or one per user; None: in memory, and beyond a limit in temporary files.
+        prior: of this base: training starts from it and goes by its recipe; whoever is unlike everybody in its
+            population is cross-validated as without one.
 
     Yields:
         number of the user and what came of the training, as soon as that is known.
+
+    Raises:
+        InputError: the adapter does not fit the model, or the model is no frozen DeepSpeech2; a recording cannot be
+            read.
+    """
+    with training_engine(model, groups, prior.adapter if prior else start, cache) as (engine, positions, start):
+        if prior is None:
+            yield from _cross_validated(
+                engine, dict(enumerate(positions)), settings, dict.fromkeys(range(len(groups)), start)
+            )
+            return
+        unlike = {}
+        for number, found in enumerate(adapt_from_prior(engine, positions, start, prior, settings.seed)):
+            if isinstance(found, Outcome):
+                yield number, found
+            else:
+                unlike[number] = found
+        yield from _cross_validated(engine, {n: positions[n] for n in unlike}, settings, unlike)
+
+
+@contextmanager
+def training_engine(
+    model: ASRModel,
+    groups: Sequence[Sequence[Utterance]],
+    start: Adapter,
+    cache: PrefixCache | Sequence[PrefixCache] | None = None,
+) -> Iterator[tuple[Engine, list[range], Adapter]]:
+    """In this block, adapters like `start` can be trained on the groups' utterances; the model must not be used.
+
+    Args:
+        model: the base, with the device and precision to train in; it is as it was afterwards.
+        groups: utterances.
+        start: an adapter for this base.
+        cache: of activations, one for all or one per group; None: in memory, and beyond a limit in temporary files.
+
+    Yields:
+        the engine, the positions of each group's utterances in its data, and the start in the model's precision.
 
     Raises:
         InputError: the adapter does not fit the model, or the model is no frozen DeepSpeech2; a recording cannot be
@@ -85,29 +119,29 @@ def adapt_group(
             model.freeze()
             if reason := why_not_exact(model):
                 raise InputError(f"adapters cannot be trained together: {reason}")
-            start = attached_adapter(model, IN_TRAINING, start.metadata)
             caches = cache if isinstance(cache, Sequence) else [cache or PrefixCache()] * len(groups)
             dataset = UtteranceDataset([*chain.from_iterable(groups)], model)
             own = [one for one, group in zip(caches, groups) for _ in group]
             data = PrefixData(model, dataset, resume_point(model), own)
             data.compute()
-            yield from _courses(Engine(model, data, IN_TRAINING), groups, settings, start)
+            ends = accumulate((len(group) for group in groups), initial=0)
+            positions = [range(first, end) for first, end in pairwise(ends)]
+            yield Engine(model, data, IN_TRAINING), positions, attached_adapter(model, IN_TRAINING, start.metadata)
 
 
-def _courses(
-    engine: Engine, groups: Sequence[Sequence[Utterance]], settings: Settings, start: Adapter
+def _cross_validated(
+    engine: Engine, positions: Mapping[int, Sequence[int]], settings: Settings, starts: Mapping[int, Adapter]
 ) -> Iterator[tuple[int, Outcome]]:
+    """What each user's own recordings say, by number of the user."""
     courses = []
-    ends = accumulate((len(group) for group in groups), initial=0)
-    for number, (first, end) in enumerate(pairwise(ends)):
-        utterances = range(first, end)
+    for number, utterances in positions.items():
         recordings = len({engine.data.recording(i) for i in utterances})
         if recordings < LEAST_RECORDINGS:
             problem = f"{recordings} recording{'s' * (recordings != 1)}, at least {LEAST_RECORDINGS} are needed"
-            yield number, Outcome(None, None, problem)
+            yield number, Outcome(problem=problem)
             continue
-        trial = Trial.of(engine, start, utterances, settings)
-        courses.append(Course(number, trial, engine.member(start, utterances, [], settings)))
+        trial = Trial.of(engine, starts[number], utterances, settings)
+        courses.append(Course(number, trial, engine.member(starts[number], utterances, [], settings)))
     while courses:
         in_trial = [course for course in courses if course.verdict is None]
         run_epoch(engine, [c.trial for c in in_trial], [c.whole for c in courses if c.verdict is not None])
@@ -116,15 +150,17 @@ def _courses(
                 course.verdict = conclude(engine, course.trial)
         for course in courses:
             if course.is_over:
-                yield course.number, _outcome(course, start)
+                yield course.number, _outcome(course.verdict, course.whole, starts[course.number])
         courses = [course for course in courses if not course.is_over]
 
 
-def _outcome(course: Course, start: Adapter) -> Outcome:
-    verdict = course.verdict
-    if verdict is not None and not verdict.epochs:
-        return Outcome(verdict, zero(start) if is_additive(start) else None)
-    adapter = course.whole.adapter()
-    if not all(torch.isfinite(value).all() for state in adapter.weights.values() for value in state.values()):
-        return Outcome(None, None, "training did not converge, weights are not finite")
-    return Outcome(verdict, adapter)
+def _outcome(verdict: Verdict | None, whole: Member, start: Adapter) -> Outcome:
+    assert verdict is not None  # the course is over
+    rates = (verdict.wer_before, verdict.wer_after, verdict.epochs)
+    if not verdict.epochs:
+        reason = "their own recordings do not show that an adapter helps"
+        return Outcome(zero(start) if is_additive(start) else None, "base", reason, *rates)
+    adapter = whole.adapter()
+    if not is_finite(adapter):
+        return Outcome(problem=NOT_FINITE)
+    return Outcome(adapter, "adapted", "recordings left out of training in turn show that it helps", *rates)

@@ -1,7 +1,8 @@
 """Lightning's part in training an adapter: trainer, experiment, checkpoints, and what every epoch reached."""
 
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,11 +163,12 @@ class Progress(pl.Callback):
         """Take down a validation, and the weights if they are the best so far and finite."""
         self.rows[epoch]["val_wer"] = metrics["val_wer"]
         self.validated_step = step
-        weights = _without_frozen(model, model.state_dict())
-        is_better = self.best is None or metrics[self._monitor] < self.best.value
-        if is_better and all_finite(weights.values()):
-            weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
-            self.best = Best(metrics[self._monitor], metrics["val_wer"], epoch + 1, weights)
+        if self.best is None or metrics[self._monitor] < self.best.value:
+            self.best = _finite(model, epoch + 1, metrics[self._monitor], metrics["val_wer"]) or self.best
+
+    def last(self, model: nn.Module) -> Best | None:
+        """The weights as they are, None if they are not finite."""
+        return _finite(model, len(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -246,9 +248,11 @@ def autocast_type(trainer: pl.Trainer) -> torch.dtype | None:
     return torch.bfloat16 if plugin.precision == "bf16-mixed" else torch.float16
 
 
-def all_finite(weights: Iterable[Tensor]) -> bool:
-    """Whether no weight is NaN or infinite."""
-    return all(bool(torch.isfinite(value).all()) for value in weights)
+def _finite(model: nn.Module, epochs: int, value: float = math.nan, wer: float = math.nan) -> Best | None:
+    weights = _without_frozen(model, model.state_dict())
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
+        return None
+    return Best(value, wer, epochs, {name: weight.detach().cpu().clone() for name, weight in weights.items()})
 
 
 def _without_frozen(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from nemo_ds2_adapters.adaptation.settings import FitSettings
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.sampler import SeededBatchSampler, use_seeded_batches
-from nemo_ds2_adapters.data.sections import DataSection, loader_config
 from nemo_ds2_adapters.errors import InputError
 
 # Keys of a data section that are followed here; what others ask for, NeMo's own data sets do.
@@ -21,6 +20,7 @@ FOLLOWED = {
     *("manifest_filepath", "min_duration", "max_duration", "batch_size", "shuffle", "drop_last"),
     *("num_workers", "pin_memory", "use_semi_sorted_batching", "randomization_factor"),
 }
+INHERITED_KEYS = ("sample_rate", "labels", "parser", "normalize_transcripts", "use_start_end_token")
 
 
 def set_up_data(
@@ -52,8 +52,8 @@ def set_up_data(
     if reason and mode == "required":
         raise InputError(f"model.adapter.cache=required, but {reason}")
     if others:
-        for name, section, utterances in sections:
-            cfg = loader_config(DataSection(name, OmegaConf.create(dict(section)), list(utterances)), model)
+        for name, section, _ in sections:
+            cfg = OmegaConf.create({"channel_selector": "average", **dict(section), **_inherited(model, section)})
             getattr(model, "setup_training_data" if name == "train_ds" else "setup_validation_data")(cfg)
         use_seeded_batches(model, settings.seed)
         return [], reason
@@ -66,6 +66,12 @@ def set_up_data(
         loader = _loader(model, dataset, section, settings.seed, workers=not data)
         setattr(model, "_train_dl" if name == "train_ds" else "_validation_dl", loader)
     return data, reason
+
+
+def _inherited(model: ASRModel, section: Mapping[str, Any]) -> dict[str, Any]:
+    """How the base reads text and audio, where the section does not say it."""
+    base = model.cfg.get("train_ds") or {}
+    return {key: base[key] for key in INHERITED_KEYS if key in base and key not in section}
 
 
 def _loader(

@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.activations.settings import CacheSettings
-from nemo_ds2_adapters.adaptation.group import Outcome, adapt_group
+from nemo_ds2_adapters.adaptation.group import adapt_group
+from nemo_ds2_adapters.adaptation.outcome import Outcome
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
@@ -30,6 +32,7 @@ def adapt_speakers(
     settings: Settings,
     start: Adapter,
     *,
+    prior: VoicePrior | None = None,
     key: str = "speakers",
     users_at_once: int = 16,
     cache: CacheSettings | None = None,
@@ -48,7 +51,8 @@ def adapt_speakers(
         speakers: may have problems already.
         store: where adapters go.
         settings: of the training.
-        start: what everybody's training starts from.
+        start: what everybody's training starts from; not used with a prior.
+        prior: of this base; whoever is like the people in its population is not cross-validated.
         key: what to call the manifest in messages.
         users_at_once: trained together.
         cache: how activations are kept while a group is trained.
@@ -64,8 +68,11 @@ def adapt_speakers(
     """
     check_whole("model.adapter.users_at_once", users_at_once, 1)
     store.check_writable()
-    settings_hash = _hash([asdict(settings), start.config, _weights_hash(start)])
     base = fingerprint(model)  # hashed once
+    if prior is not None:
+        check_fits(prior, base)
+        start = prior.adapter
+    settings_hash = _hash([asdict(settings), start.config, _weights_hash(start)])
     results: dict[str, SpeakerResult] = {}
     for speaker in speakers:
         if speaker.problem is None and (done := _finished(speaker, settings_hash, base, store)):
@@ -79,7 +86,7 @@ def adapt_speakers(
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR, disable=not progress) as bar:
         for first in range(0, len(pending), users_at_once):
             group = pending[first : first + users_at_once]
-            for speaker, outcome in _outcomes(model, group, settings, start, store, cache, keep_activations):
+            for speaker, outcome in _outcomes(model, group, settings, start, prior, store, cache, keep_activations):
                 result = _kept(speaker, outcome, settings, settings_hash, store)
                 results[speaker.user_id] = result
                 bar.update(len(results) - bar.n)
@@ -111,6 +118,7 @@ def _outcomes(
     group: Sequence[Speaker],
     settings: Settings,
     start: Adapter,
+    prior: VoicePrior | None,
     store: AdapterStore,
     cache: CacheSettings | None,
     keep_activations: bool,
@@ -123,26 +131,26 @@ def _outcomes(
         try:
             caches.append(PrefixCache(store.cache_folder(speaker.user_id), 0.0) if keep_activations else shared)
         except NemoDs2Error as error:
-            yield speaker, Outcome(None, None, str(error))
+            yield speaker, Outcome(problem=str(error))
         else:
             ready.append(speaker)
     waiting = dict(enumerate(ready))
     try:
-        for number, outcome in adapt_group(model, [speaker.utterances for speaker in ready], settings, start, caches):
+        groups = [speaker.utterances for speaker in ready]
+        for number, outcome in adapt_group(model, groups, settings, start, caches, prior):
             yield waiting.pop(number), outcome
     except NemoDs2Error as error:
         for speaker in waiting.values():
-            yield speaker, Outcome(None, None, str(error))
+            yield speaker, Outcome(problem=str(error))
 
 
 def _kept(
     speaker: Speaker, outcome: Outcome, settings: Settings, settings_hash: str, store: AdapterStore
 ) -> SpeakerResult:
     """Put what came of a speaker's training into the store."""
-    verdict = outcome.verdict
-    if verdict is None:
+    if outcome.problem is not None:
         return _result(speaker, "skipped", problem=outcome.problem)
-    reached = {"wer_before": verdict.wer_before, "wer_after": verdict.wer_after, "epochs": verdict.epochs}
+    reached = {name: getattr(outcome, name) for name in ("wer_before", "wer_after", "epochs", "reason")}
     if outcome.adapter is None:
         return _result(speaker, "base kept: no adapter", **reached)
     metadata = {
@@ -150,6 +158,7 @@ def _kept(
         "training": asdict(settings),
         "data": speaker.data_hash(),
         "seconds_of_speech": speaker.seconds,
+        "kind": outcome.kind,
         **reached,
     }
     try:
@@ -157,7 +166,8 @@ def _kept(
         store.put(speaker.user_id, with_metadata(outcome.adapter, metadata))
     except NemoDs2Error as error:
         return _result(speaker, "skipped", problem=str(error), **reached)
-    return _result(speaker, ("updated" if had_one else "trained") if verdict.epochs else "base kept", **reached)
+    status = {"base": "base kept", "prior": "prior kept", "adapted": "updated" if had_one else "trained"}[outcome.kind]
+    return _result(speaker, status, **reached)
 
 
 def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterStore) -> SpeakerResult | None:
@@ -170,7 +180,7 @@ def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterSto
         return None
     if info.metadata.get("data") != speaker.data_hash():
         return None
-    reached = {name: info.metadata.get(name) for name in ("wer_before", "wer_after", "epochs")}
+    reached = {name: info.metadata.get(name) for name in ("wer_before", "wer_after", "epochs", "reason")}
     return _result(speaker, "finished before", **reached)
 
 

@@ -159,10 +159,10 @@ def fit(
     """
     continued, is_base_frozen = settings.start.continue_existing, settings.is_base_frozen
     progress = lightning.Progress(settings.monitor)
-    reached, limit = Reached(), None
+    reached, wer_before, limit = Reached(), 0.0, None
     if has_validation:
         with enabled_adapters(model, start.name if continued else None):
-            reached.wer_before = lightning.validate(trainer, model)["val_wer"]
+            wer_before = reached.wer_before = lightning.validate(trainer, model)["val_wer"]
     elif settings.cross_validation and data:
         shows_bar = trainer.progress_bar_callback is not None
         verdict = cross_validate(model, data[0], start, settings.cross_validation, continued, shows_bar)
@@ -172,23 +172,22 @@ def fit(
         limit = verdict.epochs
     with regularised(model, settings.kl_weight, settings.l2_weight):
         lightning.train(trainer, model, progress, settings.average_epochs, is_base_frozen, limit)
+    if not progress.rows:
+        raise InputError("trainer: its limits leave no step to be trained")
     if has_validation and progress.validated_step != trainer.global_step:
         progress.note(model, lightning.validate(trainer, model), max(progress.rows), trainer.global_step)
     reached.history = [progress.rows[epoch] for epoch in sorted(progress.rows)]
     reached.was_finished = progress.steps == 0
-    if not has_validation:
-        reached.epochs = len(progress.rows)
-        if not lightning.all_finite(p for _, part in adapter_parts(model, start.name) for p in part.parameters()):
-            raise InputError("training did not converge, weights are not finite: lower model.optim.lr")
-        return reached
-    best = progress.best
-    if is_base_frozen and (best is None or not best.wer < reached.wer_before):
-        reached.wer_after = reached.wer_before
+    best = progress.best if has_validation else progress.last(model)
+    if has_validation and is_base_frozen and (best is None or best.wer >= wer_before):
+        reached.wer_after = wer_before
     elif best is None:
         raise InputError("training did not converge, weights are not finite: lower model.optim.lr")
     else:
         model.load_state_dict(best.weights, strict=False)
-        reached.wer_after, reached.epochs = best.wer, best.epochs
+        reached.epochs = best.epochs
+        if has_validation:
+            reached.wer_after = best.wer
     return reached
 
 
@@ -333,7 +332,11 @@ def save(
     save_nemo(model, model_path)
     if settings.file_name is None or not is_kept:
         return None
-    metadata = {"wer_before": reached.wer_before, "wer_after": reached.wer_after, "epochs": reached.epochs}
+    metadata: dict[str, Any] = {
+        "wer_before": reached.wer_before,
+        "wer_after": reached.wer_after,
+        "epochs": reached.epochs,
+    }
     if adapter.user_id is not None:
         metadata["user_id"] = adapter.user_id
     path = model_path.parent / settings.file_name

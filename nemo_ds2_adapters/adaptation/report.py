@@ -17,12 +17,15 @@ class SpeakerResult:
     """One speaker. Word error rates are fractions, over the training recordings, each scored out of fold."""
 
     user: str
-    status: str  # `trained`, `updated`, `base kept`, `base kept: no adapter`, `finished before`, or `skipped`
+    status: (
+        str  # `trained`, `updated`, `prior kept`, `base kept`, `base kept: no adapter`, `finished before`, `skipped`
+    )
     utterances: int
     seconds: float  # of speech
     wer_before: float | None = None
     wer_after: float | None = None
     epochs: int | None = None
+    reason: str | None = None  # for what was kept
     problem: str | None = None  # why it was skipped
     findings: list[str] = field(default_factory=list)  # of the recordings
 

@@ -281,7 +281,9 @@ class FitSettings:
         size = self.train_ds["batch_size"]
         if self.train_ds.get("drop_last") and len(train) < size:
             raise InputError(f"model.train_ds.drop_last=true leaves none: {len(train)} utterances, batches of {size}")
-        return train, validation and _some_within("model.validation_ds", self.validation_ds, validation)
+        if validation is None:
+            return train, None
+        return train, _some_within("model.validation_ds", self.validation_ds, validation)
 
 
 OWN_KEYS = (

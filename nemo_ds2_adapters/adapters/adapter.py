@@ -195,6 +195,12 @@ def check_alike(first: Adapter, other: Adapter) -> None:
         raise InputError(f"adapters {first.name!r} and {other.name!r} were made for different base models")
 
 
+def is_finite(adapter: Adapter) -> bool:
+    """Whether all its weights are numbers."""
+    tensors = (value for state in adapter.weights.values() for value in state.values())
+    return all(_is_finite(value) for value in tensors if value.is_floating_point() and value.numel())
+
+
 def check_finite(name: str, states: Iterable[State]) -> None:
     """Refuse weights that are not numbers.
 

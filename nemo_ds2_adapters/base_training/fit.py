@@ -61,6 +61,8 @@ def train_base(
     if "tokenizer" in model_cfg:
         make_tokenizer(model_cfg["tokenizer"]["dir"], train, values["tokenizer_vocab_size"])
     trainer = make_trainer(values["trainer"])
+    # NeMo leaves several channels as they are, and fails.
+    model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in ("train_ds", "validation_ds")}
     validation_ds = model_cfg.pop("validation_ds")  # NeMo's constructor refuses some names of manifests
     model_class = EncDecCTCModelBPE if "tokenizer" in model_cfg else EncDecCTCModel
     with seeded(values["seed"]), experiment(trainer, values["exp_manager"]) as folder:

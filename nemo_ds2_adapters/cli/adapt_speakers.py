@@ -35,7 +35,8 @@ def main(cfg: DictConfig) -> None:
     settings, cache = Settings.of(values), CacheSettings.of(adapter)
     if cache.folder is not None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
-    start = StartSettings.of(adapter)
+    beginning = StartSettings.of(adapter)
+    check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
     manifest = data["manifest_filepath"]
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     speakers = within_limits(speakers, data)
@@ -45,17 +46,16 @@ def main(cfg: DictConfig) -> None:
         recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
         check_not_input(folder / name, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
 
-    check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
+    start = starting_adapter(model, "speaker", beginning, settings.seed)
     make_folder(folder, f"output_dir={folder}")
-    store = AdapterStore(cfg.adapter_store)
     results = adapt_speakers(
         model,
         speakers,
-        store,
+        AdapterStore(cfg.adapter_store),
         settings,
-        starting_adapter(model, "speaker", start, settings.seed),
+        start,
         key=MANIFEST,
         users_at_once=adapter["users_at_once"],
         cache=cache,

@@ -14,6 +14,7 @@ import numpy as np
 from nemo_ds2_adapters.errors import InputError
 
 MOST_SECONDS = 1e9  # 30 years: more is a mistake, and no longer a whole number of samples that a file could have
+MOST_SHOWN = 200  # characters of a path in a message
 FilePath = str | os.PathLike[str]
 
 
@@ -183,9 +184,14 @@ def _seconds(fields: dict[str, Any], name: str) -> float:
 def _audio_path(name: str, manifest: Path) -> Path:
     """NeMo's rule: a path is relative to the manifest's folder; if there is no such file, to the current one."""
     for path in (manifest.parent / name, Path(os.path.expanduser(name))):
-        try:
-            if path.is_file():
-                return Path(os.path.abspath(path))
-        except (OSError, ValueError):  # too long for a path, or with a character that none has
-            break
-    raise InputError(f"audio file {name if len(name) < 200 else f'{name[:200]}...'} does not exist")
+        if is_file(path):
+            return Path(os.path.abspath(path))
+    raise InputError(f"audio file {name[:MOST_SHOWN]} does not exist")
+
+
+def is_file(path: FilePath) -> bool:
+    """Whether there is such a file, also where the path is too long or has a character that no path has."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False

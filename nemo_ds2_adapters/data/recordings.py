@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nemo_ds2_adapters.data.audio import fitted
-from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
+from nemo_ds2_adapters.data.manifest import MOST_SHOWN, BadLine, Utterance, is_file, read_lines
 from nemo_ds2_adapters.errors import InputError
 
 MANIFEST_ENDINGS = (".json", ".jsonl")
@@ -34,39 +34,33 @@ def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int
     Raises:
         InputError: the manifest cannot be read, or there are no utterances.
     """
-    found: list[Utterance | InputError]
+    items: Sequence[AudioSource]
     if isinstance(audio, str | os.PathLike) and is_manifest(audio):
-        found = list(read_lines(Path(audio), "audio", transcribed=False))
+        items = read_lines(Path(audio), "audio", transcribed=False)
     else:
-        items = list(audio) if isinstance(audio, list | tuple) else [audio]
-        if not items:
-            raise InputError("there is no audio: give at least one file, array or tensor")
-        found = [_opened(item, f"audio[{number}]", sample_rate) for number, item in enumerate(items)]
-    return [one if isinstance(one, InputError) else _fitted(one) for one in found]
+        items = list(audio) if isinstance(audio, list | tuple) else [audio]  # type: ignore[list-item]
+    if not items:
+        raise InputError("there is no audio: give at least one file, array or tensor")
+    found: list[Utterance | InputError] = []
+    for number, item in enumerate(items):
+        try:
+            found.append(fitted(_opened(item, f"audio[{number}]", sample_rate)))
+        except InputError as error:
+            found.append(error)
+    return found
 
 
-def _fitted(utterance: Utterance) -> Utterance | InputError:
-    try:
-        return fitted(utterance)
-    except InputError as error:
-        return error
-
-
-def _opened(item: object, place: str, sample_rate: int) -> Utterance | InputError:
-    if isinstance(item, Utterance | BadLine):
+def _opened(item: AudioSource, place: str, sample_rate: int) -> Utterance:
+    if isinstance(item, Utterance):
         return item
-    try:
-        if not isinstance(item, str | os.PathLike):
-            samples = _samples(item, place)
-            return Utterance(Path(place), duration=len(samples) / sample_rate, samples=samples)
-        path = Path(item)
-        if not path.is_file():
-            raise InputError(f"{item}: no such file" if str(item) else f"{place}: the path is empty")
-        return Utterance(path)
-    except OSError as error:
-        return InputError(f"{place}: no such file ({error.strerror})")
-    except InputError as error:
-        return error
+    if isinstance(item, BadLine):
+        raise item
+    if not isinstance(item, str | os.PathLike):
+        samples = _samples(item, place)
+        return Utterance(Path(place), duration=len(samples) / sample_rate, samples=samples)
+    if not is_file(item):
+        raise InputError(f"{place}: audio file {str(item)[:MOST_SHOWN]} does not exist")
+    return Utterance(Path(item))
 
 
 def _samples(item: object, place: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """An adapter as a safetensors file: what stores keep. Reading it runs no pickle and no code of others.
 
-The tensors are called `<point>:<weight>`. The file's metadata hold JSON texts: `adapter` (name, module, config) and,
-of an adapter with info, `info` and `base`. Any safetensors reader opens it.
+The tensors are called `<point>:<weight>`. The file's metadata are `name`, `module`, and JSON texts: `config` and, of
+an adapter with info, `info` and `base`. Any safetensors reader opens it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite
 from nemo_ds2_adapters.errors import AdapterFileError, naming
@@ -43,7 +43,7 @@ DTYPES = {  # names of torch's, and bytes of a number
 }
 CODES = {f"torch.{name}": code for code, (name, _) in DTYPES.items()}
 INFO = {"fingerprint": str, "created": str, "versions": dict, "metadata": dict}  # fields of `Info` but the base
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a character, unless its other half stands beside it
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, unless its other half stands beside it
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -60,16 +60,15 @@ class Header:
     size: int  # of the whole file, bytes
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a tensor lies in a file."""
 
+    start: int  # bytes
+    end: int
     point: str
     weight: str
     dtype: str  # a key of DTYPES
     shape: list[int]
-    start: int  # bytes
-    end: int
 
 
 def to_bytes(adapter: Adapter) -> bytes:
@@ -129,10 +128,9 @@ def read(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Ad
             dtype = getattr(torch, DTYPES[place.dtype][0])
             tensor = torch.frombuffer(data, dtype=dtype, count=math.prod(place.shape), offset=place.start)
             weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
-        dtypes = {tensor.dtype for state in weights.values() for tensor in state.values()}
+        one_type = len({place.dtype for place in places}) == 1
         # One look at all numbers takes less time than one at each tensor.
-        start = min(place.start for place in places)
-        if len(dtypes) > 1 or not _is_finite(torch.frombuffer(data, dtype=dtypes.pop(), offset=start)):
+        if not one_type or not _is_finite(torch.frombuffer(data, dtype=dtype, offset=min(places).start)):
             check_finite(header.name, weights.values())
         return Adapter(header.name, header.config, weights, header.module, header.info)
 
@@ -175,12 +173,16 @@ def _opened(source: Bytes | str | os.PathLike[str], label: str | None) -> tuple[
 
 
 def _metadata(adapter: Adapter) -> dict[str, str]:
-    about = {"name": adapter.name, "module": adapter.module, "config": written_values(adapter.config, "the config")}
-    result = {"format_version": FORMAT_VERSION, "adapter": _json(about)}
+    result = {
+        "format_version": FORMAT_VERSION,
+        "name": adapter.name,
+        "module": adapter.module,
+        "config": _json(written_values(adapter.config, "the config")),
+    }
     if adapter.info is not None:
-        info = written_values({key: getattr(adapter.info, key) for key in INFO}, "the metadata")
-        base = written_values(adapter.info.base, "what is known of the base")
-        result |= {"info": _json(info), "base": _json(base)}
+        info = {key: getattr(adapter.info, key) for key in INFO}
+        result["info"] = _json(written_values(info, "the metadata"))
+        result["base"] = _json(written_values(adapter.info.base, "what is known of the base"))
     return result
 
 
@@ -192,7 +194,7 @@ def _parsed(data: memoryview) -> tuple[Header, list[_Place]]:
     end = header_end(data)
     if end > len(data):
         raise AdapterFileError("is cut off within its header")
-    header = _object(bytes(data[LENGTH:end]), "its header")
+    header = _json_object(bytes(data[LENGTH:end]), "its header")
     metadata = header.pop("__metadata__", None)
     version = metadata.get("format_version") if isinstance(metadata, dict) else None
     if version != FORMAT_VERSION:
@@ -200,82 +202,80 @@ def _parsed(data: memoryview) -> tuple[Header, list[_Place]]:
             f"is not an adapter's file, or of a later version: it says {version!r}, this version of "
             f"nemo_ds2_adapters reads {FORMAT_VERSION!r}"
         )
+    if not all(type(value) is str for value in metadata.values()) or not {"name", "module", "config"} <= set(metadata):
+        raise AdapterFileError("does not say name, module and config of the adapter")
     places = [_place(key, value, end) for key, value in header.items()]
-    for place in sorted(places, key=lambda place: place.start):
+    for place in sorted(places):
         if place.start != end:
             raise AdapterFileError("its tensors overlap, or leave gaps")
         end = place.end
     if not places:
         raise AdapterFileError("holds no weights")
-    about = _object(metadata.get("adapter"), "its section adapter")
-    name, module, config = (about.get(key) for key in ("name", "module", "config"))
-    if not isinstance(name, str) or not isinstance(module, str):
-        raise AdapterFileError("does not say the adapter's name and module")
-    if not isinstance(config, dict) or not isinstance(config.get("_target_"), str):
-        raise AdapterFileError(f"adapter {name!r} has no config, or one without _target_")
-    if not isinstance(config.get("enabled", True), bool):
-        raise AdapterFileError(f"the config of adapter {name!r} has an entry enabled that is not true or false")
+    name, config = metadata["name"], _common(metadata["config"])
+    if type(config.get("_target_")) is not str or type(config.get("enabled", True)) is not bool:
+        raise AdapterFileError(f"the config of adapter {name!r} has no proper entry _target_ or enabled")
     parameters = sum(math.prod(place.shape) for place in places if "float" in DTYPES[place.dtype][0])
-    return Header(name, module, config, _info(metadata), parameters, size=end), places
+    return Header(name, metadata["module"], config, _info(metadata), parameters, size=end), places
 
 
-def _object(text: Any, what: str) -> dict[str, Any]:
+def _json_object(text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-        _check_depth(value, MAX_DEPTH)
-        if SURROGATE.search(text if isinstance(text, bytes) else text.encode()):
-            _json(value).encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise AdapterFileError(f"{what} is not JSON as expected ({type(error).__name__})") from error
-    if not isinstance(value, dict):
+    except (ValueError, RecursionError) as error:
+        raise AdapterFileError(f"{what} is not JSON ({type(error).__name__})") from error
+    if type(value) is not dict:
         raise AdapterFileError(f"{what} is not a JSON object")
     return value
 
 
-def _check_depth(value: Any, left: int) -> None:
-    if isinstance(value, dict | list):
-        if not left:
-            raise ValueError("nested too deeply")
-        for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, dict | list):
-                _check_depth(item, left - 1)
+def _section(text: str, what: str) -> dict[str, Any]:
+    value = _json_object(text, what)
+    if _depth(value) > MAX_DEPTH:
+        raise AdapterFileError(f"{what} nests values deeper than {MAX_DEPTH}")
+    if SURROGATE.search(text):
+        try:
+            _json(value).encode()
+        except UnicodeEncodeError as error:
+            raise AdapterFileError(f"{what} holds no valid Unicode text") from error
+    return value
 
 
-@lru_cache(maxsize=64)  # many users' adapters say the same, and it is long
-def _base(text: str) -> dict[str, Any]:
-    return _object(text, "its section base")
+@lru_cache(maxsize=256)  # of config and base many adapters say the same
+def _common(text: str) -> dict[str, Any]:
+    return _section(text, "its section config or base")
 
 
-def _info(metadata: dict[str, Any]) -> Info | None:
-    if "info" not in metadata:
+def _depth(value: Any) -> int:
+    """Of nested dictionaries and lists, no deeper than `MAX_DEPTH` + 1."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        values = [item for one in level for item in (one.values() if type(one) is dict else one)]
+        level, depth = [item for item in values if type(item) in (dict, list)], depth + 1
+    return depth
+
+
+def _info(metadata: dict[str, str]) -> Info | None:
+    if "info" not in metadata or "base" not in metadata:
         return None
-    values = _object(metadata["info"], "its section info")
+    values = _section(metadata["info"], "its section info")
     for key, kind in INFO.items():
-        if not isinstance(values.get(key), kind):
+        if type(values.get(key)) is not kind:
             raise AdapterFileError(f"its section info has no proper entry {key!r}")
-    if not isinstance(metadata.get("base"), str):
-        raise AdapterFileError("does not describe the base it was made for")
-    return Info(base=_base(metadata["base"]), **{key: values[key] for key in INFO})
+    return Info(base=_common(metadata["base"]), **{key: values[key] for key in INFO})
 
 
 def _place(key: str, value: Any, offset: int) -> _Place:
     point, _, weight = key.rpartition(":")
-    dtype, shape, offsets = (value.get(k) if isinstance(value, dict) else None for k in ("dtype", "shape", OFFSETS))
-    if not point or not weight or not isinstance(dtype, str) or dtype not in DTYPES:
+    dtype, shape, offsets = (value.get(k) for k in ("dtype", "shape", OFFSETS)) if type(value) is dict else [None] * 3
+    if not point or not weight or type(dtype) is not str or dtype not in DTYPES:
         raise AdapterFileError(f"its tensor {key!r} is not described as expected")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or 0 in shape:
+    if type(shape) is not list or type(offsets) is not list or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
         raise AdapterFileError(f"its tensor {key!r} has no proper shape and place")
+    if not {*map(type, shape), *map(type, offsets)} <= {int} or min(shape, default=1) < 1 or offsets[0] < 0:
+        raise AdapterFileError(f"its tensor {key!r} has shape {shape} and place {offsets}")
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype][1]:
         raise AdapterFileError(f"its tensor {key!r} has not as many bytes as {shape} numbers of type {dtype} take")
-    return _Place(point, weight, dtype, shape, offset + offsets[0], offset + offsets[1])
-
-
-def _are_sizes(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) <= MAX_DIMENSIONS
-        and all(type(value) is int and 0 <= value < 2**48 for value in values)
-    )
+    return _Place(offset + offsets[0], offset + offsets[1], point, weight, dtype, shape)
 
 
 def _is_finite(numbers: Tensor) -> bool:

@@ -55,6 +55,8 @@ class StackedActivation:
 class WeightBank:
     """The weights of many networks of one architecture, one tensor per weight, `[slots, ...]`.
 
+    All of them are views of one tensor `[slots, numbers]`, so that a slot is written at once.
+
     Slot 0 is the base: all its weights are zero and stay zero, so what it returns is zero. Dropout is left out.
     Memory is reserved at once; on the CPU the system provides it when a slot is first written.
 
@@ -69,12 +71,12 @@ class WeightBank:
     """
 
     def __init__(self, network: nn.Sequential, slots: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.weights = {
-            key: torch.empty(slots, *value.shape, device=device, dtype=dtype)
-            for key, value in network.state_dict().items()
-        }
-        for weight in self.weights.values():
-            weight[0] = 0.0
+        shapes = {key: value.shape for key, value in network.state_dict().items()}
+        sizes = [shape.numel() for shape in shapes.values()]
+        self._numbers = torch.empty(slots, sum(sizes), device=device, dtype=dtype)
+        self._numbers[0] = 0.0
+        parts = self._numbers.split(sizes, dim=1)
+        self.weights = {key: part.view(slots, *shape) for (key, shape), part in zip(shapes.items(), parts)}
         layers = [(name, layer) for name, layer in network.named_children() if not isinstance(layer, WITHOUT_EFFECT)]
         self._layers = [self._stacked(name, layer) for name, layer in layers]
 
@@ -82,8 +84,7 @@ class WeightBank:
         """Give a slot, not 0, the weights of a network: its state dict."""
         if slot < 1 or state.keys() != self.weights.keys():
             raise ValueError(f"slot {slot} with {sorted(state)}: expected slot 1 or more and {sorted(self.weights)}")
-        for key, value in state.items():
-            self.weights[key][slot].copy_(value)
+        self._numbers[slot].copy_(torch.cat([state[key].reshape(-1) for key in self.weights]))
 
     def __call__(self, x: Tensor, slots: Slots) -> Tensor:
         """Run each row through the network of its slot.

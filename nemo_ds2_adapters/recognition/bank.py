@@ -142,14 +142,15 @@ class AdapterBank:
             if self._default is not None:
                 residents |= dict.fromkeys(unknown, self._default)
                 self._default.users += len(unknown)
-                self._counts = replace(self._counts, defaults=self._counts.defaults + len(unknown))
+                self._counts.defaults += len(unknown)
             newly_pinned = keys - self._pinned if pin else set()
             self._pinned |= newly_pinned
         try:
             for resident in new:
                 self._load(resident)
+            with self._changed:
+                self._changed.wait_for(lambda: all(resident.is_ready for resident in residents.values()))
             for resident in residents.values():
-                resident.is_ready.wait()
                 if resident.error is not None:
                     raise resident.error
         except BaseException as error:
@@ -191,7 +192,7 @@ class AdapterBank:
         now = time.monotonic()
         for key, version in current.items():
             resident = self._residents.get(key)
-            if resident is not None and resident.is_ready.is_set():
+            if resident is not None and resident.is_ready:
                 resident.checked = now
                 if resident.version != version:
                     self._remove(key)
@@ -209,8 +210,8 @@ class AdapterBank:
                 new.append(self._residents[key])
             self._residents[key].users += 1
             self._residents.move_to_end(key)
-        counts = self._counts
-        self._counts = replace(counts, requests=counts.requests + len(keys), hits=counts.hits + len(keys) - len(new))
+        self._counts.requests += len(keys)
+        self._counts.hits += len(keys) - len(new)
         return {key: self._residents[key] for key in keys}, new
 
     def _make_room(self, keys: set[str]) -> bool:
@@ -225,7 +226,7 @@ class AdapterBank:
             return False
         for key in oldest:
             self._remove(key)
-        self._counts = replace(self._counts, evictions=self._counts.evictions + excess)
+        self._counts.evictions += excess
         return True
 
     def _load(self, resident: Resident) -> None:
@@ -238,9 +239,10 @@ class AdapterBank:
             return
         with self._changed:
             resident.checked = start
-            seconds = self._counts.load_seconds + time.monotonic() - start
-            self._counts = replace(self._counts, loads=self._counts.loads + 1, load_seconds=seconds)
-        resident.is_ready.set()
+            resident.is_ready = True
+            self._counts.loads += 1
+            self._counts.load_seconds += time.monotonic() - start
+            self._changed.notify_all()
 
     def _place(self, resident: Resident, branches: Sequence[Branch], weights: Mapping[str, State]) -> None:
         with self._changed:
@@ -254,7 +256,7 @@ class AdapterBank:
             raise InputError("a default is for people of whom a store has no adapter: give the store as well")
         resident = Resident("the default")
         self._place(resident, self._source.branches(default, "the default"), default.weights)
-        resident.is_ready.set()
+        resident.is_ready = True
         return resident
 
     def _stack(self, branches: Sequence[Branch]) -> Stack:
@@ -267,12 +269,13 @@ class AdapterBank:
 
     def _fail(self, resident: Resident, error: Exception) -> None:
         """Tell who waits for it that it cannot be had; nothing happens if it is ready, or has failed, already."""
-        if not resident.is_ready.is_set():
-            with self._changed:
+        with self._changed:
+            if not resident.is_ready:
                 if self._residents.get(resident.key) is resident:
                     self._remove(resident.key)
-            resident.error = error
-            resident.is_ready.set()
+                resident.error = error
+                resident.is_ready = True
+                self._changed.notify_all()
 
     def _remove(self, key: str) -> None:
         """Forget a resident; its slot becomes free when no batch uses it any more."""

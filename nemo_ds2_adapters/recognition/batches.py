@@ -17,7 +17,7 @@ from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters, enabled_names
 from nemo_ds2_adapters.data.audio import read_audio
 from nemo_ds2_adapters.data.manifest import Utterance
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.windows import Window, join_windows, plan_windows
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -47,7 +47,7 @@ class Failures:
     def __post_init__(self) -> None:
         self.numbers: set[int] = set()
 
-    def add(self, number: int, error: InputError | AdapterFileError) -> None:
+    def add(self, number: int, error: NemoDs2Error) -> None:
         """Report an utterance."""
         if self.on_error is None:
             raise error
@@ -158,12 +158,12 @@ def usable_users(
     def usable(numbers: Sequence[int]) -> Collection[int]:
         if bank is None or users is None or failures.on_error is None:
             return numbers  # without users all are, and without a listener the batch itself raises
-        errors: dict[str | None, InputError | AdapterFileError] = {}
+        errors: dict[str | None, NemoDs2Error] = {}
         for user in {users[number] for number in numbers}:
             try:
                 with bank.route([user]):
                     pass
-            except (InputError, AdapterFileError) as error:
+            except NemoDs2Error as error:
                 errors[user] = error
         for number in numbers:
             if users[number] in errors:

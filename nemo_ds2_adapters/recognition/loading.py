@@ -1,6 +1,5 @@
 """Adapters as a bank stacks them: from a store, or from the model they are attached to."""
 
-import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +111,7 @@ class StoredAdapters:
                 f"{label}: the adapter was made for base {made_for[:12]}..., the model is "
                 f"{self._fingerprint[:12]}...: train it again on this base (store.stale(model) lists all such users)"
             )
-        description = json.dumps([adapter.module, {**adapter.config, "enabled": True}, adapter.points])
+        description = repr([adapter.module, adapter.config, *adapter.weights])
         branches = self._known.get(description)
         if branches is None:
             for point in adapter.points:

@@ -1,8 +1,7 @@
 """What a bank keeps: the stacked weights, who is in which slot, and what it counts."""
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from threading import Event
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from nemo_ds2_adapters.layers import WeightBank
 from nemo_ds2_adapters.recognition.loading import NETWORK, Branch
 
 
-@dataclass(frozen=True)
+@dataclass
 class BankStatistics:
     """What a bank did since it was made."""
 
@@ -62,7 +61,7 @@ class Resident:
 
     key: str
     users: int = 0  # batches that run with it
-    is_ready: Event = field(default_factory=Event)  # loaded, or failed to
+    is_ready: bool = False  # loaded, or failed to
     error: Exception | None = None
     version: Hashable = None
     checked: float = 0.0  # when its version was compared with the source's, seconds

@@ -1,5 +1,6 @@
 """A store's files in a local directory: durable, atomic, locked between processes, readable by their owner only."""
 
+import errno
 import os
 import shutil
 import stat
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -18,6 +20,8 @@ LOCKS = "locks"
 OWNER_ONLY = 0o600  # permissions of files
 OWNER_ONLY_FOLDER = 0o700
 TEMPORARY = ".tmp"  # how files end that are not finished
+Text = TypeVar("Text", str, Path)
+
 OLD = 86400.0  # seconds after which nobody writes a file of the cache any more, which no lock guards
 
 
@@ -33,6 +37,7 @@ class LocalFolder(Folder):
         """Args: the store's directory, and how many seconds to wait for another process."""
         self.label = str(root)
         self.root = root
+        self._users = f"{root}/{USERS}"
         self.lock_timeout = lock_timeout
 
     def format_text(self) -> str | None:
@@ -63,11 +68,11 @@ class LocalFolder(Folder):
                 probe.unlink(missing_ok=True)
 
     def shards(self) -> list[str]:
-        with _explained(self.root / USERS, "read") as folder:
+        with _explained(self._users, "read") as folder:
             return sorted(filter(SHARD_NAME.fullmatch, os.listdir(folder)))
 
     def users(self, shard: str) -> Iterator[tuple[str, list[str] | AdapterFileError]]:
-        with _explained(self.root / USERS / shard, "read") as folder:
+        with _explained(f"{self._users}/{shard}", "read") as folder:
             _check_no_link(folder)
             users = sorted(filter(USER_NAME.fullmatch, os.listdir(folder)))
         for user in users:
@@ -79,23 +84,22 @@ class LocalFolder(Folder):
     def names(self, user: str) -> list[str]:
         with _explained(self._of(user), "read") as folder:
             try:
-                _check_no_link(folder.parent)
+                _check_no_link(self._shard_of(user))
                 _check_no_link(folder)
                 return os.listdir(folder)
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
     def read(self, user: str, name: str) -> bytearray:
-        with _explained(self._of(user) / name, "read", FileNotFoundError) as path, _opened(path) as descriptor:
+        with self._file(user, name) as descriptor:
             data = bytearray(os.fstat(descriptor).st_size)
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                del data[file.readinto(data) :]
+            del data[os.readv(descriptor, [data]) :]
         return data
 
     def starts(self, files: list[tuple[str, str]], size: int) -> Iterator[bytes | AdapterFileError | None]:
         for user, name in files:
             try:
-                with _explained(self._of(user) / name, "read", FileNotFoundError) as path, _opened(path) as descriptor:
+                with self._file(user, name) as descriptor:
                     yield os.read(descriptor, size)
             except FileNotFoundError:
                 yield None
@@ -107,17 +111,17 @@ class LocalFolder(Folder):
         folder = self._of(user)
         made = self._make(user)
         try:
-            write_atomically(folder / name, data, OWNER_ONLY)
+            write_atomically(f"{folder}/{name}", data, OWNER_ONLY)
         except BaseException:
             for new in reversed(made):
                 with suppress(OSError):  # what stands above says more
-                    new.rmdir()
+                    os.rmdir(new)
             raise
 
     def remove(self, user: str, names: list[str]) -> None:
         for name in names:
-            with _explained(self._of(user) / name, "removed") as path:
-                path.unlink(missing_ok=True)
+            with _explained(f"{self._of(user)}/{name}", "removed") as path, suppress(FileNotFoundError):
+                os.unlink(path)
         if names:
             with _explained(self._of(user), "written") as folder:
                 _sync(folder)
@@ -126,15 +130,15 @@ class LocalFolder(Folder):
         """Remove a user's folder with all that is in it; of a link, the link."""
         with _explained(self._of(user), "removed") as folder:
             try:
-                _check_no_link(folder.parent)
-                is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+                _check_no_link(self._shard_of(user))
+                is_folder = stat.S_ISDIR(os.lstat(folder).st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 return False
             if is_folder:
                 shutil.rmtree(folder)
             else:
-                folder.unlink()
-            _sync(folder.parent)
+                os.unlink(folder)
+            _sync(self._shard_of(user))
         return True
 
     def leftovers(self, names: list[str]) -> list[str]:
@@ -142,33 +146,33 @@ class LocalFolder(Folder):
 
     def sweep_cache(self, user: str) -> list[str]:
         swept = []
-        for folder, _, names in os.walk(self._of(user) / CACHE):
-            for path in [Path(folder, name) for name in names if name.endswith(TEMPORARY)]:
+        for folder, _, names in os.walk(f"{self._of(user)}/{CACHE}"):
+            for path in [f"{folder}/{name}" for name in names if name.endswith(TEMPORARY)]:
                 with _explained(path, "removed"), suppress(FileNotFoundError):
-                    if path.lstat().st_mtime < time.time() - OLD:
-                        path.unlink()
-                        swept.append(str(path.relative_to(self._of(user))))
+                    if os.lstat(path).st_mtime < time.time() - OLD:
+                        os.unlink(path)
+                        swept.append(os.path.relpath(path, self._of(user)))
         return swept
 
     def restrict(self, user: str) -> list[str]:
-        folder = self._of(user)
         changed = []
-        for path in (folder, *folder.rglob("*")):
-            with _explained(path, "changed"), suppress(FileNotFoundError):  # what is cached may go at any time
-                mode = path.lstat().st_mode
-                if mode & 0o077 and not stat.S_ISLNK(mode):
-                    path.chmod(stat.S_IMODE(mode) & 0o700)
-                    changed.append(str(path.relative_to(self.root)))
+        for folder, _, names in os.walk(self._of(user)):
+            for path in (folder, *(f"{folder}/{name}" for name in names)):
+                with _explained(path, "changed"), suppress(FileNotFoundError):  # what is cached may go at any time
+                    mode = os.lstat(path).st_mode
+                    if mode & 0o077 and not stat.S_ISLNK(mode):
+                        os.chmod(path, stat.S_IMODE(mode) & 0o700)
+                        changed.append(os.path.relpath(path, self.root))
         return changed
 
     def cache_folder(self, user: str) -> Path:
         """A directory that goes with the user, made if it is not there."""
         self._make(user)
-        with _explained(self._of(user) / CACHE, "written") as folder:
+        with _explained(f"{self._of(user)}/{CACHE}", "written") as folder:
             with suppress(FileExistsError):
-                folder.mkdir(mode=OWNER_ONLY_FOLDER)
+                os.mkdir(folder, OWNER_ONLY_FOLDER)
             _check_no_link(folder)
-        return folder
+        return Path(folder)
 
     @contextmanager
     def lock(self, user: str) -> Iterator[None]:
@@ -195,25 +199,40 @@ class LocalFolder(Folder):
         finally:
             lock.release()
 
-    def _of(self, user: str) -> Path:
-        return self.root / USERS / user[:SHARD_LENGTH] / user
+    @contextmanager
+    def _file(self, user: str, name: str) -> Iterator[int]:
+        """A regular file, opened to be read; neither a link is followed nor a pipe waited for."""
+        with _explained(f"{self._of(user)}/{name}", "read", FileNotFoundError) as path:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise AdapterFileError(f"{path}: is no regular file, remove it")
+                yield descriptor
+            finally:
+                os.close(descriptor)
 
-    def _make(self, user: str) -> list[Path]:
+    def _shard_of(self, user: str) -> str:
+        return f"{self._users}/{user[:SHARD_LENGTH]}"
+
+    def _of(self, user: str) -> str:
+        return f"{self._users}/{user[:SHARD_LENGTH]}/{user}"
+
+    def _make(self, user: str) -> list[str]:
         """Make a user's folder; which directories are new."""
         made = []
-        for folder in (self._of(user).parent, self._of(user)):
+        for folder in (self._shard_of(user), self._of(user)):
             with _explained(folder, "written"):
                 try:
-                    folder.mkdir(mode=OWNER_ONLY_FOLDER)
+                    os.mkdir(folder, OWNER_ONLY_FOLDER)
                     made.append(folder)
-                    _sync(folder.parent)
+                    _sync(os.path.dirname(folder))
                 except FileExistsError:
                     _check_no_link(folder)
         return made
 
 
 @contextmanager
-def _explained(path: Path, verb: str, but: type[OSError] | tuple[()] = ()) -> Iterator[Path]:
+def _explained(path: Text, verb: str, but: type[OSError] | tuple[()] = ()) -> Iterator[Text]:
     """Raises AdapterFileError: the operating system refuses."""
     try:
         yield path
@@ -223,27 +242,15 @@ def _explained(path: Path, verb: str, but: type[OSError] | tuple[()] = ()) -> It
         raise AdapterFileError(f"{path}: cannot be {verb} ({error.strerror})") from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """A regular file; neither a link is followed nor a pipe waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise AdapterFileError(f"{path}: is no regular file, remove it")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _check_no_link(folder: Path) -> None:
-    mode = folder.lstat().st_mode
+def _check_no_link(folder: str) -> None:
+    mode = os.lstat(folder).st_mode
     if stat.S_ISLNK(mode):
         raise AdapterFileError(f"{folder}: is a symbolic link, which a store does not follow: remove it")
     if not stat.S_ISDIR(mode):
-        raise NotADirectoryError(20, "Not a directory", str(folder))
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
 
 
-def _sync(folder: Path) -> None:
+def _sync(folder: str) -> None:
     """Bring a directory's entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -54,7 +54,8 @@ class Version:
 
     @property
     def _stem(self) -> str:
-        return f"{self.number:06d}-{self.stored:%Y%m%dT%H%M%S.%fZ}-{self.sha256}"
+        time = self.stored.isoformat(timespec="microseconds").replace("-", "").replace(":", "").split("+")[0]
+        return f"{self.number:06d}-{time}Z-{self.sha256}"
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,7 @@ def test_copies_of_recordings_are_not_held_out_one_from_the_other(
     twice = tmp_path / "twice.json"
     lines = []
     for utterance in read_manifest(manifest, "manifest"):
-        copy = tmp_path / f"copy of {utterance.name}.wav"
+        copy = tmp_path / f"copy of {utterance.audio.stem}.wav"
         samples, rate = soundfile.read(utterance.audio)
         soundfile.write(copy, samples, rate)
         line = {**utterance.fields, "audio_filepath": str(utterance.audio)}

@@ -96,7 +96,7 @@ WRONG_LINES = {  # what a line of a manifest says -> what is said of it
     '{"audio_filepath": "a.wav", "text": "yes", "duration": 1, "offset": 1e30}': "offset=1e.30, expected seconds",
     '{"audio_filepath": "a.wav", "text": "yes", "duration": 1, "offset": -1}': "offset=-1, expected seconds from 0",
     '{"audio_filepath": "a.wav", "text": "yes", "duration": 1, "offset": NaN}': "offset=nan, expected seconds from 0",
-    '{"audio_filepath": "' + "a" * 5000 + '", "text": "yes", "duration": 1}': r"audio file a+\.\.\. does not exist",
+    '{"audio_filepath": "' + "a" * 5000 + '", "text": "yes", "duration": 1}': "audio file a+ does not exist",
     '{"audio_filepath": "a\\u0000.wav", "text": "yes", "duration": 1}': "does not exist",
     '{"audio_filepath": "", "text": "yes", "duration": 1}': "audio file  does not exist",
     '{"audio_filepath": ".", "text": "yes", "duration": 1}': "audio file . does not exist",

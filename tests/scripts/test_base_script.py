@@ -1,7 +1,10 @@
 """Training a base model as a person does."""
 
+import json
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import torch
 
 SCRIPT = "asr_ctc/train_deepspeech2.py"
@@ -54,3 +57,15 @@ def test_wrong_input(run_script, manifest: Path, tmp_path: Path) -> None:
         == "error: model.validation_ds.manifest_filepath=no.json: no such file"
     )
     assert not (tmp_path / "nemo_experiments").exists()
+
+
+def test_channels_are_averaged(run_script, manifest: Path, tmp_path: Path) -> None:
+    """NeMo's loader pads two channels of T samples to [T, T]."""
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for i, line in enumerate(lines):
+        samples, rate = soundfile.read(line["audio_filepath"])
+        line["audio_filepath"] = str(tmp_path / f"{i}.wav")
+        soundfile.write(line["audio_filepath"], np.stack([samples, samples], axis=1), rate)
+    (tmp_path / "stereo.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    *_, score, _ = train(run_script, tmp_path / "stereo.json", tmp_path, "trainer.max_epochs=1")
+    assert score.startswith("best validation WER ")

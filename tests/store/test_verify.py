@@ -66,7 +66,7 @@ HARM = {
     ),
     "nested": lambda header: header.update(text="[" * 100_000),
     "nested in a section": lambda header: header["__metadata__"].update(info='{"a":' * 100_000 + "1" + "}" * 100_000),
-    "nested objects": lambda header: header["__metadata__"].update(adapter='{"a":' * 60 + "1" + "}" * 60),
+    "nested objects": lambda header: header["__metadata__"].update(config='{"a":' * 60 + "1" + "}" * 60),
     "digits": lambda header: header.update(text='{"a": ' + "9" * 5000 + "}"),
 }
 

@@ -1,0 +1,237 @@
+"""Learning a voice prior from a population: its adapter, and what became of those who were left out of it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from nemo.collections.asr.models import ASRModel
+
+from nemo_ds2_adapters.activations.cache import PrefixCache
+from nemo_ds2_adapters.adaptation.engine import Engine
+from nemo_ds2_adapters.adaptation.group import training_engine
+from nemo_ds2_adapters.adaptation.member import Member
+from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
+from nemo_ds2_adapters.adaptation.settings import Settings, check_number, check_whole
+from nemo_ds2_adapters.adapters.adapter import Adapter, towards, with_metadata
+from nemo_ds2_adapters.data.speakers import Speaker
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation.errors import Score
+
+AMOUNTS = (1, 3)  # utterances of a person that are tried, beside all that are not needed for scoring
+TEST_SHARE = 1 / 3  # of a person's utterances, for scoring: every third one
+LEAST_SPEAKERS = 6
+LEAST_UTTERANCES = 3  # of a speaker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """How a population's adapter is trained, and how those left out are adapted from it (docs/defaults.md).
+
+    Raises:
+        InputError: a value is not what it must be.
+    """
+
+    epochs: int = 10  # over everybody's speech
+    lr: float = 0.002  # of the same, falling as a cosine
+    batch_size: int = 8  # utterances, of the same
+    folds: int = 3  # parts of the speakers that take turns in being left out
+    person_lr: float = 0.0005  # of a person's training, constant
+    person_batch_size: int = 4  # utterances
+    person_epochs: tuple[int, ...] = (1, 2, 4, 8)  # that are compared
+    shares: tuple[float, ...] = (0.5, 1.0)  # of the way to a person's own adapter, that are compared
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "person_batch_size"):
+            check_whole(f"prior.{name}", getattr(self, name), 1)
+        check_whole("prior.folds", self.folds, 2)
+        for name in ("lr", "person_lr"):
+            check_number(f"prior.{name}", getattr(self, name))
+
+    @property
+    def population(self) -> Settings:
+        """Of the training on everybody's speech."""
+        schedule = {"name": "CosineAnnealing", "warmup_ratio": 0.1, "min_lr": 1e-5}
+        optim = {"name": "adamw", "lr": self.lr, "betas": [0.9, 0.98], "weight_decay": 0.0, "sched": schedule}
+        return Settings(optim, self.batch_size, self.epochs, seed=self.seed)
+
+    @property
+    def person(self) -> Settings:
+        """Of one person's training."""
+        return person_settings(self.person_lr, self.person_batch_size, max(self.person_epochs), self.seed)
+
+
+def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
+    """Of the training of a person's adapter from the population's, with steps of one size."""
+    return Settings(
+        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
+    )
+
+
+def learn_prior(
+    model: ASRModel,
+    speakers: Sequence[Speaker],
+    start: Adapter,
+    settings: PriorSettings | None = None,
+    cache: PrefixCache | None = None,
+) -> VoicePrior:
+    """Learn a prior.
+
+    The speakers are left out in parts: their gain is that of people whom neither base nor prior has met, and the
+    recipe that the record tells of was chosen by the other parts. The population's adapter is that of everybody.
+
+    Args:
+        model: the base, which none of the speakers was trained on; it is as it was afterwards.
+        speakers: those with problems, and with fewer than three utterances, are passed over.
+        start: an adapter that nobody has trained.
+        settings: of the training.
+        cache: of activations; None: in memory, and beyond a limit in temporary files.
+
+    Raises:
+        InputError: too few speakers, or the adapter does not fit the model.
+    """
+    settings = settings or PriorSettings()
+    people = [s for s in speakers if s.problem is None and len(s.utterances) >= LEAST_UTTERANCES]
+    if len(people) < max(LEAST_SPEAKERS, settings.folds):
+        raise InputError(
+            f"{len(people)} speakers with {LEAST_UTTERANCES} utterances or more are too few for a voice prior, "
+            f"at least {max(LEAST_SPEAKERS, settings.folds)} are needed"
+        )
+    groups = [person.utterances for person in people]
+    with training_engine(model, groups, start, cache) as (engine, positions, start):
+        logger.info("population: %d speakers, %d parts of them left out in turn", len(people), settings.folds)
+        parts = [positions[k :: settings.folds] for k in range(settings.folds)]
+        populations = _train(engine, start, [[p for p in positions if p not in part] for part in parts], settings)
+        everybody, left_out = populations[-1], populations[:-1]
+        tried: list[_Tried] = []
+        for part, population in zip(parts, left_out):
+            tried += _try(engine, population, part, settings)
+        base = engine.score([i for one in positions for i in one])
+    by_position = dict(zip([i for one in positions for i in one], base))
+    counts = sorted({one.count for one in tried})
+    recipe = tuple(_step(count, [one for one in tried if one.count == count], settings) for count in counts)
+    record = []
+    for one in tried:
+        # By the recipe of the other parts: what was chosen by a person's own gain would promise too much.
+        others = [o for o in tried if o.count == one.count and o.part != one.part]
+        record.append(one.experience(_step(one.count, others, settings), by_position))
+    helps = sum(one.adapted_errors for one in record) < sum(one.base_errors for one in record)
+    logger.info(
+        "left out, %s", "they gained" if helps else "they gained nothing: whoever uses this prior keeps the base"
+    )
+    return VoicePrior(
+        adapter=with_metadata(everybody, {}),
+        lr=settings.person_lr,
+        batch_size=settings.person_batch_size,
+        recipe=recipe,
+        record=tuple(record),
+        spread=_spread(tried),
+        speakers=len(people),
+        seconds=sum(person.seconds for person in people),
+    )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One left-out person with so many utterances: scores by what was done."""
+
+    part: int
+    count: int  # of utterances adapted on
+    seconds: float
+    train: tuple[int, ...]  # positions
+    test: tuple[int, ...]
+    own_prior: Score  # of `train`, with the population's adapter
+    by_prior: Score  # of `test`
+    scores: dict[tuple[int, float], Score]  # of `test`, by epochs and share
+    distances: dict[str, float]  # mean squares, of the adapter trained longest
+
+    def errors(self, epochs: int, share: float) -> int:
+        return (self.scores[epochs, share] if epochs else self.by_prior).word_errors
+
+    def experience(self, step: Step, base: dict[int, Score]) -> Experience:
+        own, other = (sum((base[i] for i in positions), Score()) for positions in (self.train, self.test))
+        return Experience(
+            self.seconds,
+            own.words,
+            own.word_errors,
+            self.own_prior.word_errors,
+            other.words,
+            other.word_errors,
+            self.by_prior.word_errors,
+            self.errors(step.epochs, step.share),
+        )
+
+
+def _train(engine: Engine, start: Adapter, populations: list[list[range]], settings: PriorSettings) -> list[Adapter]:
+    """The adapter of each population, and of all of them together; they run side by side."""
+    everybody = sorted({i for population in populations for one in population for i in one})
+    groups = [[i for one in population for i in one] for population in populations]
+    members = [engine.member(start, group, [], settings.population) for group in (*groups, everybody)]
+    for epoch in range(settings.epochs):
+        engine.train_epoch(members)
+        logger.info("population's adapter: epoch %d of %d", epoch + 1, settings.epochs)
+    return [member.adapter() for member in members]
+
+
+def _try(engine: Engine, population: Adapter, part: Sequence[range], settings: PriorSettings) -> list[_Tried]:
+    """Adapt the people of a part from the population's adapter, with more and less of their speech."""
+    members: list[Member] = []
+    splits: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for one in part:
+        test = tuple(one[2::3])
+        train = tuple(i for i in one if i not in test)
+        for count in sorted({*(n for n in AMOUNTS if n < len(train)), len(train)}):
+            splits.append((train[:count], test))
+            members.append(engine.member(population, train[:count], test, settings.person))
+    own = [sum(engine.score(train, population), Score()) for train, _ in splits]
+    by_prior = [sum(engine.score(test, population), Score()) for _, test in splits]
+    scores: list[dict[tuple[int, float], Score]] = [{} for _ in members]
+    for before, epochs in pairwise((0, *settings.person_epochs)):
+        for _ in range(epochs - before):
+            engine.train_epoch(members)
+        for share in settings.shares:
+            moved = [towards(population, member.adapter(), share) for member in members]
+            scored = [engine.member(adapter, m.train, m.held_out, m.settings) for adapter, m in zip(moved, members)]
+            for found, all_scores in zip(scores, engine.scores(scored)):
+                found[epochs, share] = sum(all_scores, Score())
+    return [
+        _Tried(
+            part[0].start,
+            len(train),
+            sum(engine.data.durations(train)),
+            train,
+            test,
+            own[i],
+            by_prior[i],
+            scores[i],
+            _mean_squares(members[i].adapter(), population),
+        )
+        for i, (train, test) in enumerate(splits)
+    ]
+
+
+def _step(count: int, tried: Sequence[_Tried], settings: PriorSettings) -> Step:
+    """What made the fewest errors; of equals, the shortest way from the population's adapter."""
+    ways = [(0, 1.0), *((epochs, share) for epochs in settings.person_epochs for share in settings.shares)]
+    epochs, share = min(ways, key=lambda way: (sum(one.errors(*way) for one in tried), way[0] * way[1]))
+    return Step(count, sum(one.seconds for one in tried) / len(tried), epochs, share)
+
+
+def _mean_squares(adapter: Adapter, population: Adapter) -> dict[str, float]:
+    return {
+        f"{point}.{key}": float((value - population.weights[point][key]).square().mean())
+        for point, state in adapter.weights.items()
+        for key, value in state.items()
+        if value.is_floating_point()
+    }
+
+
+def _spread(tried: Sequence[_Tried]) -> dict[str, float]:
+    longest = max(one.count for one in tried)
+    people = [one.distances for one in tried if one.count == longest]
+    means = {key: torch.tensor([one[key] for one in people], dtype=torch.float64).mean() for key in people[0]}
+    return {key: float(mean.sqrt()) for key, mean in means.items()}

@@ -1,0 +1,173 @@
+"""The voice prior: what is known of a person before they have spoken, learnt from people before them.
+
+MAP adaptation (Gauvain & Lee 1994) with an adapter: its mean is the population's adapter, which a new person's
+training starts from; how far it goes, and what is kept of it, is what served people who were left out of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import FilePath, read_adapters
+
+KEY = "voice_prior"  # of the population adapter's metadata
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a person with about so much speech is adapted from the population's adapter.
+
+    Args:
+        utterances: of theirs.
+        seconds: of their speech.
+        epochs: 0: they stay with the population's adapter.
+        share: of the way from the population's adapter to the trained one that is gone, 0 to 1.
+    """
+
+    utterances: int
+    seconds: float
+    epochs: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What became of one person who was left out of the population, by the recipe that the others called for.
+
+    Errors are words: on the utterances that the person was adapted on, which neither base nor population's adapter
+    knew, and on others, which the person's adapter did not know either.
+    """
+
+    seconds: float  # of speech that the person was adapted on
+    own_words: int
+    own_base_errors: int
+    own_prior_errors: int
+    words: int  # of the other utterances
+    base_errors: int
+    prior_errors: int
+    adapted_errors: int
+
+
+@dataclass(frozen=True)
+class VoicePrior:
+    """Learnt by `fit_prior`; as a file it is that of the population's adapter, which any model can load.
+
+    Args:
+        adapter: the population's; its info names the base.
+        lr: learning rate of a person's training, constant.
+        batch_size: utterances, of the same.
+        recipe: by seconds of speech, increasing.
+        record: of everybody in the population, once for each step of the recipe.
+        spread: root mean square distance of people's own adapters from the population's, by point and weight.
+        speakers: in the population.
+        seconds: of their speech.
+    """
+
+    adapter: Adapter
+    lr: float
+    batch_size: int
+    recipe: tuple[Step, ...]
+    record: tuple[Experience, ...]
+    spread: Mapping[str, float]
+    speakers: int
+    seconds: float
+
+    def step(self, seconds: float) -> Step:
+        """What to do with so much speech: the step of the recipe that is nearest on a scale of ratios."""
+        return min(self.recipe, key=lambda step: abs(math.log(step.seconds / seconds)))
+
+    def experiences(self, step: Step) -> list[Experience]:
+        """Of the people who were adapted by a step, or by one with as much speech."""
+        return [one for one in self.record if self.step(one.seconds) == step]
+
+    def as_adapter(self) -> Adapter:
+        """The population's adapter, with everything else in its metadata."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("adapter", "recipe", "record")}
+        values["recipe"] = [asdict(step) for step in self.recipe]
+        values["record"] = [list(asdict(one).values()) for one in self.record]
+        return with_metadata(self.adapter, {**self.adapter.metadata, KEY: {**values, "spread": dict(self.spread)}})
+
+    @classmethod
+    def of(cls, adapter: Adapter, label: str) -> Self:
+        """The prior in an adapter's metadata.
+
+        Raises:
+            AdapterFileError: there is none, or it is damaged; begins with `label`.
+        """
+        values: Any = adapter.metadata.get(KEY)
+        if not isinstance(values, Mapping):
+            raise AdapterFileError(
+                f"{label}: holds an adapter, but no voice prior: make one with ds2-adapters fit-prior"
+            )
+        try:
+            recipe = tuple(Step(**step) for step in values["recipe"])
+            record = tuple(Experience(*one) for one in values["record"])
+            prior = cls(adapter, **{**values, "recipe": recipe, "record": record})
+        except (TypeError, KeyError) as error:
+            raise AdapterFileError(f"{label}: its voice prior is damaged ({error})") from error
+        prior._check(label)
+        return prior
+
+    def _check(self, label: str) -> None:
+        numbers = [self.lr, self.batch_size, *(value for step in self.recipe for value in asdict(step).values())]
+        numbers += [value for one in self.record for value in asdict(one).values()]
+        is_sound = all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers)
+        seconds = [step.seconds for step in self.recipe] + [one.seconds for one in self.record] if is_sound else [0]
+        if not is_sound or not self.recipe or min(seconds) <= 0 or any(step.share > 1 for step in self.recipe):
+            raise AdapterFileError(f"{label}: its voice prior is damaged (numbers that cannot be)")
+
+
+def save_prior(prior: VoicePrior, path: FilePath) -> None:
+    """Write a prior, atomically.
+
+    Raises:
+        AdapterFileError: it cannot be written; an existing file is untouched.
+    """
+    write_adapters([prior.as_adapter()], path)
+
+
+def read_prior(path: FilePath) -> VoicePrior:
+    """Read a prior; nothing of the file is executed.
+
+    Raises:
+        AdapterFileError: the file is damaged, or holds no prior.
+    """
+    adapters = list(read_adapters(path).values())
+    if len(adapters) != 1:
+        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, a voice prior is one")
+    return VoicePrior.of(adapters[0], str(path))
+
+
+def check_fits(prior: VoicePrior, fingerprint: str) -> None:
+    """Refuse a prior of another base.
+
+    Raises:
+        InputError: says so.
+    """
+    if prior.adapter.info is None or prior.adapter.info.fingerprint != fingerprint:
+        raise InputError("the voice prior was made for another base model: fit one on this base")
+
+
+def describe(prior: VoicePrior) -> Sequence[str]:
+    """What was learnt, in lines for a person."""
+    minutes = prior.seconds / 60
+    lines = [f"voice prior of {prior.speakers} people, {minutes:.0f} minutes of speech; people left out of it:"]
+    for step in prior.recipe:
+        people = prior.experiences(step)
+        base, before, after = (
+            sum(getattr(one, name) for one in people) for name in ("base_errors", "prior_errors", "adapted_errors")
+        )
+        worse = sum(one.adapted_errors - one.base_errors > 0.01 * one.words for one in people)
+        lines.append(
+            f"  {step.seconds:5.0f} s of speech: {_change(before, base)} without any, {_change(after, base)} after "
+            f"{step.epochs} epochs; {worse} of {len(people)} lost more than one word in a hundred"
+        )
+    return lines
+
+
+def _change(errors: int, base: int) -> str:
+    return f"{100 * (errors / base - 1):+.0f} % errors" if base else "no errors"
