@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up first, in .venv/, and write nothing outside this checkout but pip's cache.
-.PHONY: venv demo demo-base test lint format docs fuzz clean
+.PHONY: venv demo demo-base read-base test lint format docs fuzz clean
 
 VENV := $(CURDIR)/.venv
 PYTHON := $(VENV)/bin/python
@@ -46,6 +46,10 @@ demo: $(STAMP)
 # How the committed demo base model was made; options in ARGS.
 demo-base: $(STAMP)
 	@$(RUN) "$(PYTHON)" -m demo.base $(ARGS)
+
+# A base for read speech; manifests and other settings in ARGS, see docs/bases.md.
+read-base: $(STAMP)
+	@$(RUN) "$(VENV)/bin/ds2-adapters" train-base --config-name=deepspeech2_read init_from_nemo_model=demo/base.nemo $(ARGS)
 
 test: lint
 	@$(RUN) "$(PYTHON)" -m pytest

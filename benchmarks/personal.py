@@ -1,4 +1,4 @@
-"""What people gain by a voice prior, and by an adapter of their own from it, on recordings of theirs that none has heard.
+"""What people gain by a voice prior, and by an adapter of their own from it, on recordings that nothing has heard.
 
 python benchmarks/personal.py --base base.nemo --prior prior.pt --train people_train.json --test people_test.json
 
