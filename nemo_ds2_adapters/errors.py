@@ -52,7 +52,7 @@ class StoreBusyError(NemoDs2Error):
     code = "store_busy"
 
 
-class StoreAccessError(NemoDs2Error):
+class StoreAccessError(AdapterFileError):
     """A store that cannot be read or written: permissions, a full disk, a network that does not answer."""
 
     code = "store_access"

@@ -75,6 +75,8 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
         label = f"{user}/{version.file_name}"
         try:
             read_version(folder.read(user, version.file_name), version, user, label)
+        except FileNotFoundError:
+            continue  # removed meanwhile, at a place without locks
         except AdapterFileError as error:
             report.problems.append(str(error))
     for name in folder.restrict(user):

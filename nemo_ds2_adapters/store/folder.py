@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 
 from nemo_ds2_adapters.adapters.users import HASH_LENGTH
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreAccessError
 
 FORMAT = "nemo_ds2_adapters store"
 FORMAT_VERSION = 2  # version 1 held `.pt` files alone
@@ -33,7 +33,7 @@ class Folder:
 
     `is_old` says that an older version of this package made the store, which would not see what this one writes.
 
-    Every method raises `AdapterFileError`, which names path and reason, if the place cannot be read or written.
+    Every method raises `StoreAccessError`, which names path and reason, if the place cannot be read or written.
     """
 
     is_old = False
@@ -181,5 +181,5 @@ def _path(user: str, *names: str) -> str:
     return "/".join([USERS, user[:SHARD_LENGTH], user, *names])
 
 
-def _refusal(path: str, verb: str, error: Exception) -> AdapterFileError:
-    return AdapterFileError(f"{path}: cannot be {verb} ({error})")
+def _refusal(path: str, verb: str, error: Exception) -> StoreAccessError:
+    return StoreAccessError(f"{path}: cannot be {verb} ({error})")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from nemo_ds2_adapters.errors import AdapterFileError, StoreBusyError
+from nemo_ds2_adapters.errors import AdapterFileError, StoreAccessError, StoreBusyError
 from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS, Folder
 
@@ -59,12 +59,12 @@ class LocalFolder(Folder):
         with _explained(self.root, "made"):
             for folder in (self.root, self.root / USERS, self.root / LOCKS):
                 folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
-        write_atomically(self.root / FORMAT_FILE, format_text.encode(), OWNER_ONLY)
+        _write(self.root / FORMAT_FILE, format_text.encode())
 
     def check_writable(self) -> None:
         for folder in (self.root / USERS, self.root / LOCKS):
             with _explained(folder / f".{os.getpid()}{TEMPORARY}", "written") as probe:
-                write_atomically(probe, b"yes", OWNER_ONLY)
+                _write(probe, b"yes")
                 probe.unlink(missing_ok=True)
 
     def shards(self) -> list[str]:
@@ -114,7 +114,7 @@ class LocalFolder(Folder):
         folder = self._of(user)
         made = self._make(user)
         try:
-            write_atomically(f"{folder}/{name}", data, OWNER_ONLY)
+            _write(f"{folder}/{name}", data)
         except BaseException:
             for new in reversed(made):
                 with suppress(OSError):  # what stands above says more
@@ -193,7 +193,7 @@ class LocalFolder(Folder):
             with _explained(path, "locked", Timeout):
                 lock.acquire()
         except NotImplementedError as error:
-            raise AdapterFileError(f"{path}: cannot be locked, the file system has no flock") from error
+            raise StoreAccessError(f"{path}: cannot be locked, the file system has no flock") from error
         except Timeout as error:
             raise StoreBusyError(
                 f"{self.root}: another process has held {path.name} for {self.lock_timeout:g} s; try again, "
@@ -238,13 +238,20 @@ class LocalFolder(Folder):
 
 @contextmanager
 def _explained(path: Text, verb: str, but: type[OSError] | tuple[()] = ()) -> Iterator[Text]:
-    """Raises AdapterFileError: the operating system refuses."""
+    """Raises StoreAccessError: the operating system refuses."""
     try:
         yield path
     except but:
         raise
     except OSError as error:
-        raise AdapterFileError(f"{path}: cannot be {verb} ({error.strerror})") from error
+        raise StoreAccessError(f"{path}: cannot be {verb} ({error.strerror})") from error
+
+
+def _write(path: str | Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data, OWNER_ONLY)
+    except AdapterFileError as error:
+        raise StoreAccessError(str(error)) from error
 
 
 def _check_no_link(folder: str) -> None:

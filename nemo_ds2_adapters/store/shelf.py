@@ -150,10 +150,10 @@ class Shelf:
         for (user, version), start in zip(current, starts):
             label = f"the user with hash {user}"
             try:
-                if start is None:  # replaced since it was listed, or erased
-                    version, header = self._first(user, label, None, partial(self._header, user, label))
-                else:
+                try:
                     header = self._header(user, label, version, start)
+                except FileNotFoundError:  # replaced since it was listed, or erased
+                    version, header = self._first(user, label, None, partial(self._header, user, label))
                 yield entry(version, header)
             except UnknownUserError:
                 continue

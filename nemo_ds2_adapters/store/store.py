@@ -35,7 +35,7 @@ class AdapterStore:
     by their owner only; docs/store.md says what other places guarantee.
 
     Every method that takes a user id raises `UserIdError` if it is none: text of 1 to 200 characters. Every method
-    raises `AdapterFileError`, naming path and reason, if the place cannot be read or written, and every method that
+    raises `StoreAccessError`, naming path and reason, if the place cannot be read or written, and every method that
     writes raises `StoreBusyError` if another process writes, and does not end.
     """
 
@@ -68,7 +68,7 @@ class AdapterStore:
         """Make sure that adapters can be stored: to be called before they are trained for hours.
 
         Raises:
-            AdapterFileError: they cannot; names path and reason.
+            StoreAccessError: they cannot; names path and reason.
         """
         self._shelf.folder.check_writable()
 

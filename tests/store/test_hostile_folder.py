@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nemo_ds2_adapters.adapters.users import user_hash
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, StoreAccessError
 from nemo_ds2_adapters.store.local import OLD
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -174,18 +174,18 @@ def test_a_store_that_cannot_be_written(store: AdapterStore, root: Path, adapter
     (folder_of(root, "a") / ".x.tmp").touch()
     with without_rights(root, folder_of(root, "a")):
         for call in (lambda: store.put("a", contents), lambda: store.erase("a"), lambda: store.rename("a", "b")):
-            with pytest.raises(AdapterFileError, match=r"users/.*cannot be \w+ \(Permission denied\)"):
+            with pytest.raises(StoreAccessError, match=r"users/.*cannot be \w+ \(Permission denied\)"):
                 call()
         assert [problem.rpartition(": ")[2] for problem in store.verify().problems] == [
             "cannot be removed (Permission denied)"
         ]
     with without_rights(root, root / "users"):
         for call in (store.check_writable, lambda: store.put("somebody", contents)):
-            with pytest.raises(AdapterFileError, match=r"users/.*cannot be written \(Permission denied\)"):
+            with pytest.raises(StoreAccessError, match=r"users/.*cannot be written \(Permission denied\)"):
                 call()
     with without_rights(root, root / "locks"):
         for call in (store.check_writable, lambda: store.put("another", contents)):
-            with pytest.raises(AdapterFileError, match=r"locks/.*cannot be \w+ \(Permission denied\)"):
+            with pytest.raises(StoreAccessError, match=r"locks/.*cannot be \w+ \(Permission denied\)"):
                 call()
     store.erase("b")  # renaming wrote it, and could not remove the old one
     assert not any(user_hash(user_id) in str(path) for user_id in ("somebody", "another") for path in root.rglob("*"))
@@ -197,7 +197,7 @@ def test_a_store_that_is_gone(store: AdapterStore, root: Path, adapter) -> None:
     (root / "users").rename(root / "elsewhere")
     assert not store.has("a")
     for call in (store.check_writable, lambda: store.put("a", adapter()), lambda: list(store.list()), store.verify):
-        with pytest.raises(AdapterFileError, match=r"cannot be \w+ \(No such file or directory\)"):
+        with pytest.raises(StoreAccessError, match=r"cannot be \w+ \(No such file or directory\)"):
             call()
 
 
@@ -218,7 +218,7 @@ def test_a_put_that_fails_leaves_no_trace(store: AdapterStore, root: Path, adapt
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         for call in (lambda: store.rename("a", "somebody"), lambda: store.put("somebody", adapter())):
-            with pytest.raises(AdapterFileError, match=r"cannot be written \(No space left on device\)"):
+            with pytest.raises(StoreAccessError, match=r"cannot be written \(No space left on device\)"):
                 call()
     assert not any(user_hash("somebody") in str(path) for path in root.rglob("*"))
     assert {path for path in before if path.is_file()} <= set(root.rglob("*"))

@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_ds2_adapters.adapters.users import user_hash
-from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.errors import AdapterFileError, StoreAccessError
 from nemo_ds2_adapters.store import folder
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -65,7 +65,7 @@ def test_a_put_that_fails_leaves_the_old_version_and_no_trace(url: str, adapter,
     store.put("a", adapter(1.0))
     CachingFileSystem.fails_on = ".safetensors"
     for user_id in ("a", "b"):
-        with pytest.raises(AdapterFileError, match=r"users/.*cannot be written \(the network is gone\)"):
+        with pytest.raises(StoreAccessError, match=r"users/.*cannot be written \(the network is gone\)"):
             store.put(user_id, adapter(2.0))
     CachingFileSystem.fails_on = None
     fs, root = fsspec.core.url_to_fs(url)
@@ -108,7 +108,7 @@ def test_a_network_error_is_not_taken_for_a_missing_file(url: str, adapter, monk
 
     monkeypatch.setattr(CachingFileSystem, "cat_file", fail)
     for call in (lambda: list(store.list()), lambda: store.get("a"), lambda: store.header("a")):
-        with pytest.raises(AdapterFileError, match=r"cannot be read \(the network is gone\)"):
+        with pytest.raises(StoreAccessError, match=r"cannot be read \(the network is gone\)"):
             call()
 
 
@@ -116,7 +116,7 @@ def test_whether_it_can_be_written(url: str) -> None:
     store = AdapterStore(url)
     store.check_writable()
     CachingFileSystem.fails_on = ".writable"
-    with pytest.raises(AdapterFileError, match="cannot be written"):
+    with pytest.raises(StoreAccessError, match="cannot be written"):
         store.check_writable()
     fs, root = fsspec.core.url_to_fs(url)
     assert [path.rsplit("/", 1)[-1] for path in fs.find(root)] == ["store.json"]

@@ -278,3 +278,25 @@ def test_opening(tmp_path: Path) -> None:
             AdapterStore(tmp_path / "new")
     with pytest.raises(InputError, match="nosuch"):
         AdapterStore("nosuch://bucket")
+
+
+@pytest.mark.parametrize("text", ["short", "x" * 20_000])  # a header that is read at once, and one that is not
+@pytest.mark.parametrize("change", ["put", "erase"])
+def test_what_changes_while_it_is_listed(tmp_path: Path, adapter, monkeypatch, text: str, change: str) -> None:
+    store = AdapterStore(tmp_path / "store", keep_versions=1)
+    store.put("a", adapter(), metadata={"text": text})
+    store.put("b", adapter())
+    folder = store._shelf.folder
+    changes = {"put": [lambda: store.put("a", adapter(2.0))], "erase": [lambda: store.erase("a")]}[change]
+    look = folder.starts
+
+    def too_late(files, size):
+        found = list(look(files, size)) if text != "short" else None
+        while changes:
+            changes.pop()()
+        yield from look(files, size) if found is None else found
+
+    monkeypatch.setattr(folder, "starts", too_late)
+    assert {entry.user_id: entry.version for entry in store.entries()} == {"b": 1} | (
+        {"a": 2} if change == "put" else {}
+    )
