@@ -247,7 +247,7 @@ def _explained(path: Text, verb: str, but: type[OSError] | tuple[()] = ()) -> It
         raise StoreAccessError(f"{path}: cannot be {verb} ({error.strerror})") from error
 
 
-def _write(path: str | Path, data: bytes) -> None:
+def _write(path: str | Path, data: bytes | bytearray) -> None:
     try:
         write_atomically(path, data, OWNER_ONLY)
     except AdapterFileError as error:
