@@ -1,5 +1,6 @@
 """The adapters in a store, by user id."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -8,6 +9,8 @@ from nemo_ds2_adapters.cli.source import Findings, Progress, Row
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.reading import OURS
 from nemo_ds2_adapters.store.store import AdapterStore
+
+logger = logging.getLogger(__name__)
 
 
 class StoreSource:
@@ -19,7 +22,11 @@ class StoreSource:
         self.store = store
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
-        """User id, version, time of storing, type, parameters, size in bytes, fingerprint of the base."""
+        """User id, version, time of storing, type, parameters, size in bytes, fingerprint of the base.
+
+        Of an adapter that cannot be read, a warning is logged, and the others are listed.
+        """
+        entries = self.store.entries(prefix, since, on_error=lambda error: logger.warning("%s", error))
         return [
             {
                 "user_id": entry.user_id,
@@ -30,7 +37,7 @@ class StoreSource:
                 "bytes": entry.size,
                 "base": entry.fingerprint,
             }
-            for entry in sorted(self.store.entries(prefix, since), key=lambda entry: entry.user_id)
+            for entry in sorted(entries, key=lambda entry: entry.user_id)
         ]
 
     def get(self, name: str, version: int | None) -> Adapter:
@@ -71,6 +78,6 @@ class StoreSource:
         self.store.average(names, target, weights)
 
     def verify(self, on_progress: Progress) -> Findings:
-        """Check every version of every user, and mend the index and permissions."""
+        """Check every version of every user, mend permissions, remove what killed writers left."""
         report = self.store.verify(on_progress)
         return Findings(report.versions, report.repaired, report.problems)

@@ -1,7 +1,8 @@
 """An adapter as a safetensors file: what stores keep. Reading it runs no pickle and no code of others.
 
-The tensors are called `<point>:<weight>`. The file's metadata are `name`, `module`, and JSON texts: `config` and, of
-an adapter with info, `info` and `base`. Any safetensors reader opens it.
+The tensors are called `<point>:<weight>`. The file's metadata are `name`, `module`, `parameters`, `bytes` (of all
+tensors), and JSON texts: `config` and, of an adapter with info, `info` and `base`. They come first, so that who wants
+to know no more need not parse the rest. Any safetensors reader opens such a file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
-OFFSETS = "data_offsets"
+METADATA, OFFSETS = "__metadata__", "data_offsets"
+METADATA_FIRST = f'{{"{METADATA}":'
 LENGTH = 8  # bytes in front of the header, which tell its length
 MAX_HEADER = 4 * 2**20  # bytes
 MAX_DIMENSIONS = 8
@@ -43,7 +45,10 @@ DTYPES = {  # names of torch's, and bytes of a number
 }
 CODES = {f"torch.{name}": code for code, (name, _) in DTYPES.items()}
 INFO = {"fingerprint": str, "created": str, "versions": dict, "metadata": dict}  # fields of `Info` but the base
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character, unless its other half stands beside it
+REQUIRED = ("name", "module", "parameters", "bytes", "config")
+NUMBER = re.compile(r"[0-9]{1,15}")
+SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters, which cannot be written or printed
+ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # one of them, or one that stands beside its other half
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -86,7 +91,7 @@ def to_bytes(adapter: Adapter) -> bytes:
         for point, state in adapter.weights.items()
         for key, value in state.items()
     }
-    header: dict[str, Any] = {"__metadata__": _metadata(adapter)}
+    header: dict[str, Any] = {METADATA: _metadata(adapter, sum(value.nbytes for value in tensors.values()))}
     for key, value in tensors.items():  # the order of the weights, which the file's content need not have
         header[key] = {"dtype": CODES.get(str(value.dtype)), "shape": list(value.shape)}
         if header[key]["dtype"] is None or not value.numel():
@@ -120,9 +125,11 @@ def read(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Ad
     if data.readonly:
         data = memoryview(bytearray(data))
     with naming(label):
-        header, places = _parsed(data)
-        if header.size != len(data):
-            raise AdapterFileError(f"has {len(data)} bytes, by its header it should have {header.size}")
+        text, start = _header_text(data)
+        tensors = _json_object(text, "its header")
+        header = _header(tensors.pop(METADATA, None), start)
+        places = [_place(key, value, start) for key, value in tensors.items()]
+        _check_places(places, start, header, len(data))
         weights: dict[str, dict[str, Tensor]] = {}
         for place in places:
             dtype = getattr(torch, DTYPES[place.dtype][0])
@@ -130,7 +137,7 @@ def read(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Ad
             weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
         one_type = len({place.dtype for place in places}) == 1
         # One look at all numbers takes less time than one at each tensor.
-        if not one_type or not _is_finite(torch.frombuffer(data, dtype=dtype, offset=min(places).start)):
+        if not one_type or not _is_finite(torch.frombuffer(data, dtype=dtype, offset=start)):
             check_finite(header.name, weights.values())
         return Adapter(header.name, header.config, weights, header.module, header.info)
 
@@ -147,7 +154,14 @@ def read_header(source: Bytes | str | os.PathLike[str], label: str | None = None
     """
     data, label = _opened(source, label)
     with naming(label):
-        return _parsed(data)[0]
+        text, start = _header_text(data)
+        if not text.startswith(METADATA_FIRST):  # another program wrote the file
+            return _header(_json_object(text, "its header").get(METADATA), start)
+        try:
+            metadata, _ = json.JSONDecoder().raw_decode(text, len(METADATA_FIRST))
+        except (ValueError, RecursionError) as error:
+            raise AdapterFileError(f"its header is not JSON ({type(error).__name__})") from error
+        return _header(metadata, start)
 
 
 def header_end(start: Bytes) -> int:
@@ -172,11 +186,13 @@ def _opened(source: Bytes | str | os.PathLike[str], label: str | None) -> tuple[
         raise AdapterFileError(f"{label or source}: cannot be read ({error})") from error
 
 
-def _metadata(adapter: Adapter) -> dict[str, str]:
+def _metadata(adapter: Adapter, bytes_of_weights: int) -> dict[str, str]:
     result = {
         "format_version": FORMAT_VERSION,
         "name": adapter.name,
         "module": adapter.module,
+        "parameters": str(adapter.parameters),
+        "bytes": str(bytes_of_weights),
         "config": _json(written_values(adapter.config, "the config")),
     }
     if adapter.info is not None:
@@ -190,32 +206,48 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _parsed(data: memoryview) -> tuple[Header, list[_Place]]:
+def _header_text(data: memoryview) -> tuple[str, int]:
+    """The header, and where the weights begin."""
     end = header_end(data)
     if end > len(data):
         raise AdapterFileError("is cut off within its header")
-    header = _json_object(bytes(data[LENGTH:end]), "its header")
-    metadata = header.pop("__metadata__", None)
-    version = metadata.get("format_version") if isinstance(metadata, dict) else None
+    try:
+        return str(data[LENGTH:end], "utf-8"), end
+    except UnicodeDecodeError as error:
+        raise AdapterFileError("its header is not text") from error
+
+
+def _header(metadata: Any, start: int) -> Header:
+    version = metadata.get("format_version") if type(metadata) is dict else None
     if version != FORMAT_VERSION:
         raise AdapterFileError(
             f"is not an adapter's file, or of a later version: it says {version!r}, this version of "
             f"nemo_ds2_adapters reads {FORMAT_VERSION!r}"
         )
-    if not all(type(value) is str for value in metadata.values()) or not {"name", "module", "config"} <= set(metadata):
-        raise AdapterFileError("does not say name, module and config of the adapter")
-    places = [_place(key, value, end) for key, value in header.items()]
-    for place in sorted(places):
-        if place.start != end:
-            raise AdapterFileError("its tensors overlap, or leave gaps")
-        end = place.end
-    if not places:
-        raise AdapterFileError("holds no weights")
+    if any(type(metadata.get(key)) is not str for key in REQUIRED):
+        raise AdapterFileError(f"does not say all of {', '.join(REQUIRED)}")
+    parameters, length = (int(t) if NUMBER.fullmatch(t) else -1 for t in (metadata["parameters"], metadata["bytes"]))
     name, config = metadata["name"], _common(metadata["config"])
+    if parameters < 0 or length < 0 or SURROGATES.search(name + metadata["module"]):
+        raise AdapterFileError("says no proper name, module, or numbers of parameters and bytes")
     if type(config.get("_target_")) is not str or type(config.get("enabled", True)) is not bool:
         raise AdapterFileError(f"the config of adapter {name!r} has no proper entry _target_ or enabled")
+    return Header(name, metadata["module"], config, _info(metadata), parameters, start + length)
+
+
+def _check_places(places: list[_Place], start: int, header: Header, size: int) -> None:
+    if not places:
+        raise AdapterFileError("holds no weights")
+    for place in sorted(places):
+        if place.start != start:
+            raise AdapterFileError("its tensors overlap, or leave gaps")
+        start = place.end
     parameters = sum(math.prod(place.shape) for place in places if "float" in DTYPES[place.dtype][0])
-    return Header(name, metadata["module"], config, _info(metadata), parameters, size=end), places
+    if (start, header.size, header.parameters) != (size, size, parameters):
+        raise AdapterFileError(
+            f"has {size} bytes, and tensors of {parameters} parameters up to byte {start}; by its header it should "
+            f"have {header.size} bytes, and {header.parameters} parameters"
+        )
 
 
 def _json_object(text: str | bytes, what: str) -> dict[str, Any]:
@@ -232,11 +264,8 @@ def _section(text: str, what: str) -> dict[str, Any]:
     value = _json_object(text, what)
     if _depth(value) > MAX_DEPTH:
         raise AdapterFileError(f"{what} nests values deeper than {MAX_DEPTH}")
-    if SURROGATE.search(text):
-        try:
-            _json(value).encode()
-        except UnicodeEncodeError as error:
-            raise AdapterFileError(f"{what} holds no valid Unicode text") from error
+    if ESCAPED_SURROGATE.search(text) and SURROGATES.search(_json(value)):
+        raise AdapterFileError(f"{what} holds no valid Unicode text")
     return value
 
 
@@ -254,9 +283,11 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _info(metadata: dict[str, str]) -> Info | None:
-    if "info" not in metadata or "base" not in metadata:
+def _info(metadata: dict[str, Any]) -> Info | None:
+    if "info" not in metadata and "base" not in metadata:
         return None
+    if type(metadata.get("info")) is not str or type(metadata.get("base")) is not str:
+        raise AdapterFileError("has no proper sections info and base")
     values = _section(metadata["info"], "its section info")
     for key, kind in INFO.items():
         if type(values.get(key)) is not kind:
@@ -267,7 +298,7 @@ def _info(metadata: dict[str, str]) -> Info | None:
 def _place(key: str, value: Any, offset: int) -> _Place:
     point, _, weight = key.rpartition(":")
     dtype, shape, offsets = (value.get(k) for k in ("dtype", "shape", OFFSETS)) if type(value) is dict else [None] * 3
-    if not point or not weight or type(dtype) is not str or dtype not in DTYPES:
+    if not point or not weight or not key.isprintable() or type(dtype) is not str or dtype not in DTYPES:
         raise AdapterFileError(f"its tensor {key!r} is not described as expected")
     if type(shape) is not list or type(offsets) is not list or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
         raise AdapterFileError(f"its tensor {key!r} has no proper shape and place")

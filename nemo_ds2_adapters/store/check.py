@@ -59,7 +59,12 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
     # `list` read an index once: nobody does any more.
     left = folder.leftovers(names) + [name for name in names if name.endswith(".json")]
     folder.remove(user, left)
-    for name in left + folder.sweep_cache(user):
+    try:
+        swept = folder.sweep_cache(user)
+    except AdapterFileError as error:
+        report.problems.append(str(error))
+        swept = []
+    for name in left + swept:
         report.repaired.append(f"{user}/{name}: removed, left by a write that was interrupted or by an older version")
     for name in set(names) - {v.file_name for v in versions} - {*left, CACHE}:
         report.problems.append(f"{user}/{name}: does not belong here")

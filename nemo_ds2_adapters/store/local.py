@@ -74,21 +74,24 @@ class LocalFolder(Folder):
     def users(self, shard: str) -> Iterator[tuple[str, list[str] | AdapterFileError]]:
         with _explained(f"{self._users}/{shard}", "read") as folder:
             _check_no_link(folder)
-            users = sorted(filter(USER_NAME.fullmatch, os.listdir(folder)))
-        for user in users:
+            with os.scandir(folder) as found:
+                users = sorted((e.name, e.is_symlink()) for e in found if USER_NAME.fullmatch(e.name))
+        for user, is_link in users:
             try:
-                yield user, self.names(user)
+                yield user, self.names(user) if is_link else self._listed(f"{folder}/{user}")
             except AdapterFileError as error:
                 yield user, error
 
     def names(self, user: str) -> list[str]:
-        with _explained(self._of(user), "read") as folder:
-            try:
-                _check_no_link(self._shard_of(user))
-                _check_no_link(folder)
-                return os.listdir(folder)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+        with _explained(self._of(user), "read") as folder, suppress(FileNotFoundError, NotADirectoryError):
+            _check_no_link(self._shard_of(user))
+            _check_no_link(folder)
+        return self._listed(self._of(user))
+
+    def _listed(self, folder: str) -> list[str]:
+        with _explained(folder, "read"), suppress(FileNotFoundError, NotADirectoryError):
+            return os.listdir(folder)
+        return []
 
     def read(self, user: str, name: str) -> bytearray:
         with self._file(user, name) as descriptor:
@@ -146,6 +149,8 @@ class LocalFolder(Folder):
 
     def sweep_cache(self, user: str) -> list[str]:
         swept = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            _check_no_link(f"{self._of(user)}/{CACHE}")
         for folder, _, names in os.walk(f"{self._of(user)}/{CACHE}"):
             for path in [f"{folder}/{name}" for name in names if name.endswith(TEMPORARY)]:
                 with _explained(path, "removed"), suppress(FileNotFoundError):

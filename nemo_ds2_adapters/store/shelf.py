@@ -74,7 +74,7 @@ class Shelf:
         user, label = user_hash(user_id), f"user {user_id!r}"
         return self._first(user, label, number, partial(self._header, user, label))[1]
 
-    def append(self, user_id: str, data: bytes | bytearray, suffix: str = SUFFIX) -> Version:
+    def append(self, user_id: str, data: bytes, suffix: str = SUFFIX) -> Version:
         """Add a version; one step makes it current. The caller holds the lock."""
         user = user_hash(user_id)
         names = self.folder.names(user)
@@ -86,7 +86,7 @@ class Shelf:
         self.folder.remove(user, self.folder.leftovers(names))
         return version
 
-    def keep(self, user_id: str, data: bytes | bytearray, version: Version) -> None:
+    def keep(self, user_id: str, data: bytes, version: Version) -> None:
         """Add a version of this number and time. The caller holds the lock."""
         if self.folder.is_old:  # the program that made it would not see these files
             self.folder.create(FORMAT_TEXT)
@@ -136,7 +136,12 @@ class Shelf:
 
     def _entries(self, shard: str, since: datetime | None) -> Iterator[Entry | AdapterFileError]:
         current = []
-        for user, names in self.folder.users(shard):
+        try:
+            users = list(self.folder.users(shard))
+        except AdapterFileError as error:
+            yield error
+            return
+        for user, names in users:
             if isinstance(names, AdapterFileError):
                 yield names
             elif (versions := versions_among(names)) and (since is None or versions[-1].stored >= since):

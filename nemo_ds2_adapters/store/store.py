@@ -13,7 +13,7 @@ from nemo_ds2_adapters.adapters.blocks import adapter_names
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
-from nemo_ds2_adapters.errors import AdapterNameError, InputError, naming
+from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
 from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
@@ -213,7 +213,7 @@ class AdapterStore:
         with self._shelf.lock(user_id):
             number = self._shelf.before_current(user_id).number if version is None else version
             found, data, _ = self._shelf.read(user_id, number)
-            return self._shelf.append(user_id, data, found.suffix)
+            return self._shelf.append(user_id, bytes(data), found.suffix)
 
     def copy(self, source: str, target: str) -> Version:
         """Give `target` a copy of `source`'s current adapter as a start, without the metadata, which are personal.
@@ -256,8 +256,12 @@ class AdapterStore:
             self._check_free(new)
             found = [self.read(old, version.number) for version in self._shelf.versions(old)]
             moved = [(version, to_bytes(handed_over(each, new, each.metadata))) for version, each in found]
-            for version, data in moved:
-                self._shelf.keep(new, data, Version(version.number, version.stored, checksum(data)))
+            try:
+                for version, data in moved:
+                    self._shelf.keep(new, data, Version(version.number, version.stored, checksum(data)))
+            except AdapterFileError:
+                self._shelf.folder.remove_user(user_hash(new))
+                raise
             self._shelf.folder.remove_user(user_hash(old))
 
     def delete(self, user_id: str, version: int | None = None) -> None:

@@ -3,111 +3,73 @@
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
-from nemo_ds2_adapters.formats import atomic
-from nemo_ds2_adapters.store import local, shelf
+from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.store.store import AdapterStore
+from tests.killing import fork, kills, kills_while_writing
 
-WRITING = {module.__file__ for module in (atomic, local, shelf)}
 KILLS = 15
-
-Line = tuple[str, int]
-Task = Callable[[], object]
-
-
-def fork(task: Task) -> int:
-    """Run a task in another process; its process id."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            task()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def run_line_by_line(task: Task, before: Callable[[Line], None]) -> None:
-    """Run a task and call `before` ahead of every line of the code that writes."""
-
-    def trace(frame: FrameType, event: str, argument: object):
-        if frame.f_code.co_filename not in WRITING:
-            return None
-        if event == "line":
-            before((frame.f_code.co_filename, frame.f_lineno))
-        return trace
-
-    outer = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        task()
-    finally:
-        sys.settrace(outer)
-
-
-def instants(task: Task, folder: Path) -> list[Line]:
-    """Lines of the code that writes before which a task has left the folder in a new state, one line for each state.
-
-    Until the next such line nothing changes on the disk, so to die at any other instant comes to the same.
-    """
-    lines: dict[Line, None] = {}
-    states: list[object] = []
-
-    def look(line: Line) -> None:
-        state = sorted((path, path.lstat().st_size) for path in folder.rglob("*"))
-        if line not in lines and state not in states[-1:]:
-            lines[line] = None
-            states.append(state)
-
-    run_line_by_line(task, look)
-    return list(lines)
-
-
-def kill_before(line: Line, task: Task) -> None:
-    """Run a task in another process, which dies by SIGKILL when it comes to a line."""
-
-    def die(at: Line) -> None:
-        if at == line:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    _, status = os.waitpid(fork(lambda: run_line_by_line(task, die)), 0)
-    assert status == signal.SIGKILL
 
 
 @pytest.mark.parametrize("user_exists", [True, False])
-def test_put_killed_before_any_line(tmp_path: Path, adapter, user_exists: bool, value) -> None:
+def test_put_killed_before_any_call(tmp_path: Path, adapter, user_exists: bool, value) -> None:
     store = AdapterStore(tmp_path / "store", keep_versions=2 if user_exists else None)
     contents = {number: adapter(number) for number in range(2)}
     for user_id in ("a", "a", "a", "like a"):
         store.put(user_id, contents[0])
-    lines = instants(lambda: store.put("a" if user_exists else "someone", contents[0]), tmp_path / "store")
-    assert len(lines) >= 6
+    user_id, before = ("a", 0.0) if user_exists else ("someone", None)
     outcomes = []
-    for i, line in enumerate(lines):
-        user_id = "a" if user_exists else f"new{i}"
-        before = value(store.get(user_id)) if user_exists else None
-        new = 1 - (before or 0)
-        kill_before(line, partial(store.put, user_id, contents[new]))
+    for call in kills(partial(store.put, user_id, contents[1])):
         now = value(store.get(user_id)) if store.has(user_id) else None
-        assert now in (before, new)
-        assert (now is not None) == (user_id in store.list())
-        assert all(value(store.get(user_id, v.number)) in (0, 1) for v in store.versions(user_id))
-        outcomes.append(now == new)
-    assert outcomes[0] is False and outcomes[-1] is True
-    assert outcomes == sorted(outcomes)  # up to one line the old version stays, from there on it is the new one
-    assert store.verify().ok
-    assert not any((tmp_path / "store").rglob("*.tmp"))
-    assert store.verify().repaired == []
+        assert now in (before, 1), call
+        assert (now is not None) == (user_id in store.list()), call
+        assert all(value(store.get(user_id, v.number)) in (0, 1) for v in store.versions(user_id)), call
+        assert store.verify().ok and store.verify().repaired == [], call
+        assert not any((tmp_path / "store").rglob("*.tmp")), call
+        outcomes.append((call, now == 1))
+        store.erase(user_id)
+        for _ in range(3 if user_exists else 0):
+            store.put(user_id, contents[0])
+    happened = [new for _, new in outcomes]
+    assert len(happened) >= 6 and happened == sorted(happened)  # up to one call the old version, from there the new
+    first_new = happened.index(True)
+    assert outcomes[first_new - 1][0].startswith("os.rename")  # which is the one step that makes it exist
+    assert any(call == "os.fsync" for call, new in outcomes[:first_new])
+
+
+def test_put_killed_in_the_middle_of_writing(tmp_path: Path, adapter, value) -> None:
+    store = AdapterStore(tmp_path / "store")
+    version = store.put("a", adapter(1.0))
+    size = store.header("a").size
+    for _ in kills_while_writing(partial(store.put, "a", adapter(2.0)), [0, 1, 100, size // 2, size - 1]):
+        assert value(store.get("a")) == 1 and store.versions("a") == [version]
+        assert len(store.verify().repaired) == 1  # half a file
+    store.put("a", adapter(2.0))
+    assert value(store.get("a")) == 2
+
+
+def test_rename_killed_before_any_call(tmp_path: Path, adapter, value) -> None:
+    store = AdapterStore(tmp_path / "store")
+    calls = []
+    for number in (1.0, 2.0):
+        store.put("old", adapter(number))
+    for call in kills(partial(store.rename, "old", "new")):
+        old, new = ([value(store.get(u, v.number)) for v in store.versions(u)] for u in ("old", "new"))
+        assert old == [1, 2] or new == [1, 2], call
+        assert store.verify().ok
+        calls.append(call)
+        store.erase("new")
+        store.erase("old")
+        for number in (1.0, 2.0):
+            store.put("old", adapter(number))
+    assert len(calls) > 10
+    assert list(store.list()) == ["new"] and len(store.versions("new")) == 2
 
 
 def test_put_killed_at_random_times(store: AdapterStore, adapter) -> None:
@@ -142,7 +104,7 @@ def test_put_killed_at_random_times(store: AdapterStore, adapter) -> None:
     assert store.verify().ok
 
 
-def test_erase_killed_before_any_line_is_completed_by_the_next_one(tmp_path: Path, adapter) -> None:
+def test_erase_killed_before_any_call_is_completed_by_the_next_one(tmp_path: Path, adapter) -> None:
     store = AdapterStore(tmp_path / "store")
     contents = adapter()
 
@@ -152,12 +114,13 @@ def test_erase_killed_before_any_line_is_completed_by_the_next_one(tmp_path: Pat
         (store.cache_folder("a") / "activations.npy").write_bytes(b"speech")
 
     fill()
-    lines = instants(lambda: store.erase("a"), tmp_path / "store")
-    assert len(lines) >= 5
-    for line in lines:
-        fill()
-        kill_before(line, lambda: store.erase("a"))
+    calls = 0
+    for _ in kills(partial(store.erase, "a")):
         if store.has("a"):
             store.get("a")
         store.erase("a")
         assert not any((tmp_path / "store" / "users").glob("*/*"))
+        fill()
+        calls += 1
+    assert calls >= 5
+    assert not any(user_hash("a") in str(path) for path in (tmp_path / "store").rglob("*"))
