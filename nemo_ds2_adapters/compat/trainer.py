@@ -6,7 +6,7 @@ from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.scratch import ScratchFolder
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.result import Adaptation
+from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.compat.base_file import make_folder
@@ -20,7 +20,7 @@ class AdapterTrainer:
 
     Args:
         train_manifest: NeMo manifest, in the place of the original's data set.
-        validation_manifest: the best epoch on these is kept, or what training started from if none is better.
+        validation_manifest: the best epoch on these is kept, or what it is compared with if none is better.
         num_workers: processes that read recordings.
         adapter_save_dir: directory, made if it is not there.
         init_lr: learning rate at the first step. This and the next three make the schedule tri-stage; what is not

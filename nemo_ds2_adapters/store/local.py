@@ -109,7 +109,7 @@ class LocalFolder(Folder):
             except AdapterFileError as error:
                 yield error
 
-    def write(self, user: str, name: str, data: bytes) -> None:
+    def write(self, user: str, name: str, data: bytes | bytearray) -> None:
         """Write a file. It is there whole, even after a power failure, or not at all."""
         folder = self._of(user)
         made = self._make(user)

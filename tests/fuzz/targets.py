@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.cli.script import check_config, open_overrides
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
