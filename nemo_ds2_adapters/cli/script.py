@@ -91,7 +91,7 @@ def open_overrides(arguments: Sequence[str], *configs: DictConfig) -> list[str]:
         SystemExit: an override would not arrive as it was typed; one line says so.
     """
     several = bool({"-m", "--multirun"} & set(arguments))
-    known = [_keys(config) for config in configs]
+    known = [_keys(config, closed=()) for config in configs]
     opened = []
     for argument in arguments:
         key, assigns, text = argument.lstrip("+").partition("=")
@@ -181,14 +181,14 @@ def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
         raise InputError("; ".join(found))
 
 
-def _keys(cfg: DictConfig) -> dict[str, Any]:
-    """Dotted keys of all sections and leaves with their values as they stand, not entering open sections."""
+def _keys(cfg: DictConfig, closed: Sequence[str] = OPEN_SECTIONS) -> dict[str, Any]:
+    """Dotted keys of all sections and leaves with their values as they stand, not entering sections in `closed`."""
 
     def walk(section: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in section.items():
             key = f"{prefix}{name}"
             yield key, value
-            if isinstance(value, dict) and key not in OPEN_SECTIONS:
+            if isinstance(value, dict) and key not in closed:
                 yield from walk(value, f"{key}.")
 
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
