@@ -1,9 +1,10 @@
 """Learning a voice prior from a population: its adapter, and what became of those who were left out of it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from nemo.collections.asr.models import ASRModel
@@ -14,14 +15,18 @@ from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, person_settings
 from nemo_ds2_adapters.adaptation.settings import Settings, check_number, check_whole
+from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, towards, with_metadata
-from nemo_ds2_adapters.data.speakers import Speaker
+from nemo_ds2_adapters.data.speakers import Speaker, check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.formats.reading import FilePath
 
 AMOUNTS = (1, 3, 10)  # utterances of a person that are tried, beside all that are not needed for scoring
 TEST_SHARE = 1 / 3  # of a person's utterances, for scoring: every third one
 LEAST_SPEAKERS = 6
+NAME = "voice_prior"  # of the population's adapter
+DEFAULT_CONFIG = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [64], "layers": "all"}
 LEAST_UTTERANCES = 3  # of a speaker
 
 logger = logging.getLogger(__name__)
@@ -63,6 +68,32 @@ class PriorSettings:
     def person(self) -> Settings:
         """Of one person's training."""
         return person_settings(self.person_lr, self.person_batch_size, max(self.person_epochs), self.seed)
+
+
+def fit_prior(
+    model: ASRModel,
+    manifest: FilePath,
+    speaker_key: str = "speaker",
+    config: Mapping[str, Any] | None = None,
+    settings: PriorSettings | None = None,
+) -> VoicePrior:
+    """Learn a prior from a manifest, as ds2-adapters fit-prior does it; `save_prior` writes it.
+
+    Args:
+        model: the base, which none of the speakers was trained on; it is as it was afterwards.
+        manifest: NeMo manifest of the population's recordings, with transcripts.
+        speaker_key: its field that names the speaker.
+        config: of the adapter, `_target_` among it; None for the shipped one.
+        settings: of the training.
+
+    Raises:
+        InputError: the manifest is wrong, there are too few speakers, or the adapter does not fit the model.
+    """
+    settings = settings or PriorSettings()
+    speakers, _ = read_speakers(str(manifest), "manifest", speaker_key)
+    check_speakers(speakers, "manifest", model)
+    start = new_adapter(model, NAME, config or DEFAULT_CONFIG, settings.seed)
+    return learn_prior(model, speakers, start, settings)
 
 
 def learn_prior(

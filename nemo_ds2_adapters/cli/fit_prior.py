@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_prior
+from nemo_ds2_adapters.adaptation.fit_prior import NAME, PriorSettings, learn_prior
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.prior import describe, save_prior
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
-    start = starting_adapter(model, "voice_prior", beginning, settings.seed)
+    start = starting_adapter(model, NAME, beginning, settings.seed)
     check_speakers(speakers, MANIFEST, model)
     for line in nobodys:
         say(f"left out: {line}")

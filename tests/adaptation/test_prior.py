@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
 from nemo_ds2_adapters.adaptation.choice import HARM, MOST_HARM, choose, is_unlike, predict
-from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_prior
+from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, fit_prior, learn_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, describe, read_prior, save_prior
@@ -128,6 +128,12 @@ def test_nobody_is_in_their_own_population(people: list[Speaker], make_model) ->
             (e.own_prior_errors, e.prior_errors) for e in two
         ]
     assert first.adapter != second.adapter  # everybody's
+
+
+def test_from_a_manifest(people: list[Speaker], make_model, tmp_path: Path) -> None:
+    model = make_model()
+    found = fit_prior(model, tmp_path / "people.json", "speaker", MLP, QUICK)
+    assert found.record == learn_prior(model, people, new_adapter(model, "population", MLP, 0), QUICK).record
 
 
 def test_too_few(people: list[Speaker], make_model) -> None:
