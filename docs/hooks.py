@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "nemo_ds2_adapters"
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}  # page by file
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+BINARY = (".nemo", ".pt")
 LANGUAGES = {".py": "python", ".pyi": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".cfg": "ini"}
 
 
@@ -119,6 +120,8 @@ def shown(target: Path) -> str:
     if target.is_dir():
         names = sorted(path.relative_to(ROOT).as_posix() for path in target.iterdir() if path.name[0] not in "._")
         text, language = "\n".join(names), "text"
+    elif target.suffix in BINARY:
+        text, language = f"{target.stat().st_size:,} bytes", "text"
     else:
         text, language = target.read_text("utf-8"), LANGUAGES.get(target.suffix, "text")
     return f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n````{language}\n{text}\n````\n"
