@@ -18,7 +18,7 @@ from scipy import stats
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.prior import read_prior
-from nemo_ds2_adapters.adaptation.settings import DEFAULT_OPTIM, Settings
+from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.data.speakers import Speaker, read_speakers
@@ -55,7 +55,7 @@ def main() -> None:
         groups = [train[name].utterances[:amount] for name in people]
         for first in range(0, len(groups), AT_ONCE):
             some = groups[first : first + AT_ONCE]
-            settings = Settings(DEFAULT_OPTIM)
+            settings = Settings({"name": "adamw", "lr": 0.002})
             outcomes = dict(adapt_group(model, some, settings, prior.adapter, prior=prior))
             kept += [outcomes[i].adapter for i in range(len(some))]
             kinds += [outcomes[i].kind if outcomes[i].problem is None else "problem" for i in range(len(some))]
