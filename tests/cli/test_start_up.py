@@ -65,7 +65,7 @@ def test_weights_need_pytorch_but_not_nemo(store: Path, users: list[str], tmp_pa
         ["export", store, users[0], tmp_path / "a.pt"],
         ["copy", store, users[0], "copy"],
         ["rename", store, "copy", "other"],
-        ["average", store, *users, "--into", "mean"],
+        ["average", store, users[0], "other", "--into", "mean"],
         ["import", store, tmp_path / "a.pt", "--as", users[0]],
     ]
     assert imported_by(*calls) == {"torch"}
