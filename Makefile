@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up first, in .venv/, and write nothing outside this checkout but pip's cache.
-.PHONY: venv demo demo-base test lint format docs fuzz clean
+.PHONY: venv demo demo-base read-base test lint format docs fuzz clean
 
 VENV := $(CURDIR)/.venv
 PYTHON := $(VENV)/bin/python
@@ -47,6 +47,10 @@ demo: $(STAMP)
 demo-base: $(STAMP)
 	@$(RUN) "$(PYTHON)" -m demo.base $(ARGS)
 
+# A base for read speech; manifests and other settings in ARGS, see docs/bases.md.
+read-base: $(STAMP)
+	@$(RUN) "$(VENV)/bin/ds2-adapters" train-base --config-name=deepspeech2_read init_from_nemo_model=demo/base.nemo $(ARGS)
+
 test: lint
 	@$(RUN) "$(PYTHON)" -m pytest
 
@@ -57,7 +61,7 @@ lint: $(STAMP)
 
 # The site, in site/; anything that mkdocs warns of is an error.
 docs: $(VENV)/docs
-	@$(RUN) "$(PYTHON)" -m mkdocs --quiet build --strict
+	@$(RUN) NO_MKDOCS_2_WARNING=1 "$(PYTHON)" -m mkdocs --quiet build --strict
 	@echo "site/index.html"
 
 # A minute for each parser, with coverage guidance; what is found stays in fuzz_findings/. SECONDS_EACH=600 for longer.

@@ -27,29 +27,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import soundfile
 import torch
 from nemo.collections.asr.models import ASRModel, EncDecCTCModel
-from nemo_ds2_adapters.adaptation.train import prepare
-from nemo_ds2_adapters.data.sections import read_section
-from nemo_ds2_adapters.evaluation.section import total_score, transcribe_section
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from nemo_ds2_adapters import Adaptation, adapt
-from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.activations.dataset import PrefixDataset, prefix_loader
-from nemo_ds2_adapters.activations.point import resume_point
 from nemo_ds2_adapters.adaptation.adapt import config_with
-from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
-from nemo_ds2_adapters.cli.script import quiet
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
+from nemo_ds2_adapters.adaptation.loaders import set_up_data
+from nemo_ds2_adapters.adaptation.prepare import freeze_all_but_adapter
+from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adapters.attach import attach
+from nemo_ds2_adapters.base_training.experiment import make_trainer
+from nemo_ds2_adapters.cli.output import quiet
+from nemo_ds2_adapters.data.manifest import read_manifest
+from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import recognise
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "deepspeech2" / "deepspeech2.yaml"
-DEMO_BASE = ROOT / "nemo_ds2_adapters" / "demo" / "base.nemo"
+DEMO_BASE = ROOT / "demo" / "base.nemo"
 SAMPLE_RATE = 16000  # Hz
 SECONDS_PER_LETTER = 0.12
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -116,30 +117,28 @@ def train(base: EncDecCTCModel, manifest: Path, settings: dict[str, Any], cache:
 
 
 def wer_on(model: EncDecCTCModel, manifest: Path) -> float:
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    section = OmegaConf.create({"manifest_filepath": str(manifest), "batch_size": 16, "shuffle": False})
-    section.sample_rate, section.labels = SAMPLE_RATE, list(model.decoder.vocabulary)
-    return total_score(transcribe_section(trainer, model.eval(), section))[0]
+    found = recognise(model, read_manifest(manifest, "manifest"), progress=False)
+    return sum((one.score for one in found), Score()).wer or 0.0
 
 
 def bare_loops(base: EncDecCTCModel, manifest: Path, settings: dict[str, Any]) -> Callable[[], tuple[float, float]]:
     """A function that measures the seconds of one pass over the data: frozen part, and training behind it."""
-    cfg = config_with(settings)
-    cfg.model.train_ds.manifest_filepath = str(manifest)
     with tempfile.TemporaryDirectory() as folder:
         base.save_to(f"{folder}/base.nemo")
         model = ASRModel.restore_from(f"{folder}/base.nemo", map_location="cpu")
-    model.set_trainer(pl.Trainer(**cfg.trainer))
     model.replace_adapter_compatible_modules()
-    with contextlib.redirect_stdout(io.StringIO()):
-        prepare(cfg, model, ChosenAdapter("adapted"), read_section(cfg.model, "train_ds"), None)
-    point = resume_point(model)
+    fits = {cache: FitSettings.of(config_with({**settings, "cache": cache}), False) for cache in ("off", "required")}
+    attach(model, starting_adapter(model, "adapted", fits["off"].start, seed=0))
+    model.set_trainer(make_trainer(fits["off"].trainer))
+    freeze_all_but_adapter(model, fits["off"], has_new_output_layer=False)
+    utterances = read_manifest(manifest, "manifest")
+    set_up_data(model, utterances, None, fits["off"])
     recordings = list(model._train_dl)
-    dataset = PrefixDataset(model._train_dl.dataset, model, point, PrefixCache())
-    dataset.compute(progress=False)
-    activations = list(prefix_loader(model._train_dl, dataset))
+    (data,), _ = set_up_data(model, utterances, None, fits["required"])
+    data.compute()
+    point, activations = data.point, list(model._train_dl)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=cfg.model.optim.lr)
+    optimizer = torch.optim.AdamW(parameters, lr=fits["off"].optim["lr"])
 
     def prefix() -> None:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What mkdocs does beside rendering docs/: pages from the top of the checkout, the API, and files that pages link to."""
+"""What mkdocs does beside rendering docs/: pages of the top of the checkout, the API, files that pages link to."""
 
 import ast
 import os
@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "nemo_ds2_adapters"
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}  # page by file
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+BINARY = (".nemo", ".pt")
 LANGUAGES = {".py": "python", ".pyi": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".cfg": "ini"}
 
 
@@ -76,16 +77,19 @@ def public_names() -> str:
     rows = []
     for line in (ROOT / PACKAGE / "__init__.pyi").read_text("utf-8").splitlines():
         if match := re.fullmatch(r"from \.(\S+) import (\w+) as \w+", line):
-            rows.append(f"- [`{match[2]}`][{defined_in(match[1], match[2])}.{match[2]}]")
+            rows.append(f"- [`{match[2]}`][{defined_in(match[1], match[2])}]")
     return "\n".join([f"# {PACKAGE}", "", "What the package itself offers:", "", *rows, ""])
 
 
 def defined_in(module: str, name: str) -> str:
-    """The module in which a name is defined, if it is imported from a folder's `__init__.py`."""
+    """Full path of what is imported under a name from a module, or from a folder's `__init__.py`."""
     path = ROOT / PACKAGE / Path(*module.split(".")) / "__init__.py"
-    if path.exists() and (match := re.search(rf"from (\S+) import [^\n]*\b{name}\b", path.read_text("utf-8"))):
-        return match[1]
-    return f"{PACKAGE}.{module}"
+    if path.exists():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+                if name == (alias.asname or alias.name):
+                    return f"{node.module}.{alias.name}"
+    return f"{PACKAGE}.{module}.{name}"
 
 
 def linked(source: Path) -> set[Path]:
@@ -116,6 +120,8 @@ def shown(target: Path) -> str:
     if target.is_dir():
         names = sorted(path.relative_to(ROOT).as_posix() for path in target.iterdir() if path.name[0] not in "._")
         text, language = "\n".join(names), "text"
+    elif target.suffix in BINARY:
+        text, language = f"{target.stat().st_size:,} bytes", "text"
     else:
         text, language = target.read_text("utf-8"), LANGUAGES.get(target.suffix, "text")
     return f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n````{language}\n{text}\n````\n"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nemo_ds2_adapters.layers import MaskedBatchNorm
 from nemo_ds2_adapters.modules import DeepSpeech2Encoder
 
-pytest_plugins = ["tests.fixtures"]  # of adapters
+pytest_plugins = ["tests.foreign", "tests.fixtures"]  # what exceptions leave public functions; adapters
 
 SAMPLE_RATE = 16000  # Hz
 MEL_BANDS = 16

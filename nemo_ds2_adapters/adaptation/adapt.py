@@ -8,11 +8,12 @@ from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
-from nemo_ds2_adapters.adaptation.result import Adaptation
-from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, read_prior
+from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.manifest import read_manifest
@@ -20,43 +21,11 @@ from nemo_ds2_adapters.errors import InputError
 
 CONFIG = "asr_adapters/asr_adaptation"
 
-# Where the settings of `adapt` stand in the config; those of the adapter itself in the section of its type.
-OWN_SETTINGS = ("hidden_dims", "activation", "dropout", "norm_position", "layers", "mode", "dim", "adapter_strategy")
-SECTIONS = {
-    "model.adapter": (
-        "adapter_type",
-        "adapter_module_name",
-        "adapter_state_dict_name",
-        "init_from",
-        "init_from_store",
-        "continue_existing",
-        "unfreeze_base",
-        "cache",
-        "cache_dir",
-        "cache_memory",
-        "cache_precision",
-        "kl_weight",
-        "l2_weight",
-        "average_epochs",
-        "folds",
-        "patience",
-    ),
-    "model.train_ds": ("batch_size", "num_workers", "use_semi_sorted_batching", "shuffle", "drop_last"),
-    "model.optim": ("lr", "weight_decay", "betas", "sched"),
-    "model": ("spec_augment",),
-    "trainer": (
-        "max_epochs",
-        "max_steps",
-        "accelerator",
-        "devices",
-        "precision",
-        "gradient_clip_val",
-        "check_val_every_n_epoch",
-        "enable_progress_bar",
-    ),
-    "exp_manager": ("exp_dir", "create_tensorboard_logger"),
-    "": ("seed",),
-}
+# Where a setting of `adapt` stands in the config, the first that has it; `{}` is the adapter's type.
+SECTIONS = ("model.adapter", "model.adapter.{}", "model.train_ds", "model.optim", "trainer", "exp_manager")
+SINGLE = {"spec_augment": "model", "seed": ""}
+NOT_SETTINGS = ("_target_", "prior", "adapter_name", "user_id", "manifest_filepath", "name")
+SECTIONS_AS_SETTINGS = ("sched", "adapter_strategy", "global_cfg", "checkpoint_callback_params")
 
 
 def adapt(
@@ -64,6 +33,7 @@ def adapt(
     name: str,
     train_manifest: str | os.PathLike[str],
     validation_manifest: str | os.PathLike[str] | None = None,
+    prior: VoicePrior | str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Adaptation:
     """Train an adapter on a frozen base, and leave it enabled in the model.
@@ -74,8 +44,9 @@ def adapt(
         name: of the adapter.
         train_manifest: NeMo manifest of the person's recordings.
         validation_manifest: the best epoch on these is kept, or the base if none is better.
+        prior: of this base, or its file: training starts from it, and goes by its recipe.
         settings: what conf/asr_adapters/asr_adaptation.yaml has, by the last part of the key: `lr`, `max_epochs`,
-            `batch_size`, `layers`, `hidden_dims`, `exp_dir`, ... (`OWN_SETTINGS`, `SECTIONS`).
+            `batch_size`, `layers`, `hidden_dims`, `exp_dir`, ...
 
     Returns:
         word error rates before and after, history, seconds, and the paths of the adapted `.nemo` and of the
@@ -95,7 +66,9 @@ def adapt(
         validation = read_manifest(validation_manifest, "validation_manifest")
     if not isinstance(model.encoder, AdapterModuleMixin):
         model.replace_adapter_compatible_modules()
-    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain)
+    if isinstance(prior, str | os.PathLike):
+        prior = read_prior(prior)
+    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain, prior=prior)
 
 
 def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,9 +79,11 @@ def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     cfg = shipped_config(CONFIG)
     kind = settings.get("adapter_type", cfg.model.adapter.adapter_type)
-    places = {name: section for section, names in SECTIONS.items() for name in names}
-    own = cfg.model.adapter.get(kind) or {}
-    places.update({name: f"model.adapter.{kind}" for name in OWN_SETTINGS if name in own})
+    places = dict(SINGLE)
+    for section in (section.format(kind) for section in SECTIONS):
+        for name, value in (OmegaConf.select(cfg, section) or DictConfig({})).items_ex(resolve=False):
+            if name in SECTIONS_AS_SETTINGS or not (isinstance(value, DictConfig) or name in NOT_SETTINGS):
+                places.setdefault(str(name), section)
     unknown = [name for name in settings if name not in places]
     if unknown:
         nearest = {name: difflib.get_close_matches(name, places, n=1, cutoff=0.0)[0] for name in unknown}

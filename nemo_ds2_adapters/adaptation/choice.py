@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from nemo_ds2_adapters.adaptation.outcome import Kind
+from nemo_ds2_adapters.adaptation.outcome import WHAT, Kind
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
 from nemo_ds2_adapters.evaluation.errors import Score
 
@@ -127,8 +127,8 @@ def _reason(best: Choice, options: Sequence[Choice], people: Sequence[Experience
             f"(expected {100 * risky.gain:+.1f} words in a hundred, {100 * risky.harm:.0f} % risk of losing one)"
         )
     errors = sum(one.prior_errors if best.kind == "prior" else one.adapted_errors for one in people)
-    what = "the population's adapter" if best.kind == "prior" else "an adapter of their own"
+    gain = 100 * (1 - errors / max(base, 1))
     return (
-        f"{seconds:.0f} s of speech: with {what}, people like this lost {100 * (1 - errors / max(base, 1)):.0f} % of "
-        f"their errors, {best.worse} of {best.like} more than one word in a hundred"
+        f"{seconds:.0f} s of speech: with {WHAT[best.kind]}, people like this made {gain:.0f} % fewer errors, "
+        f"{best.worse} of {best.like} lost more than one word in a hundred"
     )

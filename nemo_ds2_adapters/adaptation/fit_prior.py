@@ -1,27 +1,32 @@
 """Learning a voice prior from a population: its adapter, and what became of those who were left out of it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.engine import Engine
-from nemo_ds2_adapters.adaptation.group import training_engine
+from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.member import Member
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
+from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, person_settings
 from nemo_ds2_adapters.adaptation.settings import Settings, check_number, check_whole
+from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, towards, with_metadata
-from nemo_ds2_adapters.data.speakers import Speaker
+from nemo_ds2_adapters.data.speakers import Speaker, check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.formats.reading import FilePath
 
-AMOUNTS = (1, 3)  # utterances of a person that are tried, beside all that are not needed for scoring
+AMOUNTS = (1, 3, 10)  # utterances of a person that are tried, beside all that are not needed for scoring
 TEST_SHARE = 1 / 3  # of a person's utterances, for scoring: every third one
 LEAST_SPEAKERS = 6
+NAME = "voice_prior"  # of the population's adapter
+DEFAULT_CONFIG = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [64], "layers": "all"}
 LEAST_UTTERANCES = 3  # of a speaker
 
 logger = logging.getLogger(__name__)
@@ -65,11 +70,30 @@ class PriorSettings:
         return person_settings(self.person_lr, self.person_batch_size, max(self.person_epochs), self.seed)
 
 
-def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
-    """Of the training of a person's adapter from the population's, with steps of one size."""
-    return Settings(
-        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
-    )
+def fit_prior(
+    model: ASRModel,
+    manifest: FilePath,
+    speaker_key: str = "speaker",
+    config: Mapping[str, Any] | None = None,
+    settings: PriorSettings | None = None,
+) -> VoicePrior:
+    """Learn a prior from a manifest, as ds2-adapters fit-prior does it; `save_prior` writes it.
+
+    Args:
+        model: the base, which none of the speakers was trained on; it is as it was afterwards.
+        manifest: NeMo manifest of the population's recordings, with transcripts.
+        speaker_key: its field that names the speaker.
+        config: of the adapter, `_target_` among it; None for the shipped one.
+        settings: of the training.
+
+    Raises:
+        InputError: the manifest is wrong, there are too few speakers, or the adapter does not fit the model.
+    """
+    settings = settings or PriorSettings()
+    speakers, _ = read_speakers(str(manifest), "manifest", speaker_key)
+    check_speakers(speakers, "manifest", model)
+    start = new_adapter(model, NAME, config or DEFAULT_CONFIG, settings.seed)
+    return learn_prior(model, speakers, start, settings)
 
 
 def learn_prior(
@@ -112,13 +136,14 @@ def learn_prior(
             tried += _try(engine, population, part, settings)
         base = engine.score([i for one in positions for i in one])
     by_position = dict(zip([i for one in positions for i in one], base))
-    counts = sorted({one.count for one in tried})
-    recipe = tuple(_step(count, [one for one in tried if one.count == count], settings) for count in counts)
-    record = []
-    for one in tried:
-        # By the recipe of the other parts: what was chosen by a person's own gain would promise too much.
-        others = [o for o in tried if o.count == one.count and o.part != one.part]
-        record.append(one.experience(_step(one.count, others, settings), by_position))
+    recipe, record = [], []
+    for step, amount in enumerate(sorted({one.amount for one in tried})):
+        group = [one for one in tried if one.amount == amount]
+        recipe.append(_step(group, settings))
+        for one in group:
+            # By the recipe of the other parts: what was chosen by a person's own gain would promise too much.
+            others = [other for other in group if other.part != one.part]
+            record.append(one.experience(step, _step(others or group, settings), by_position))
     helps = sum(one.adapted_errors for one in record) < sum(one.base_errors for one in record)
     logger.info(
         "left out, %s", "they gained" if helps else "they gained nothing: whoever uses this prior keeps the base"
@@ -127,7 +152,7 @@ def learn_prior(
         adapter=with_metadata(everybody, {}),
         lr=settings.person_lr,
         batch_size=settings.person_batch_size,
-        recipe=recipe,
+        recipe=tuple(recipe),
         record=tuple(record),
         spread=_spread(tried),
         speakers=len(people),
@@ -140,7 +165,7 @@ class _Tried:
     """One left-out person with so many utterances: scores by what was done."""
 
     part: int
-    count: int  # of utterances adapted on
+    amount: int  # of `AMOUNTS`, or one more: all
     seconds: float
     train: tuple[int, ...]  # positions
     test: tuple[int, ...]
@@ -152,9 +177,10 @@ class _Tried:
     def errors(self, epochs: int, share: float) -> int:
         return (self.scores[epochs, share] if epochs else self.by_prior).word_errors
 
-    def experience(self, step: Step, base: dict[int, Score]) -> Experience:
+    def experience(self, number: int, step: Step, base: dict[int, Score]) -> Experience:
         own, other = (sum((base[i] for i in positions), Score()) for positions in (self.train, self.test))
         return Experience(
+            number,
             self.seconds,
             own.words,
             own.word_errors,
@@ -180,15 +206,16 @@ def _train(engine: Engine, start: Adapter, populations: list[list[range]], setti
 def _try(engine: Engine, population: Adapter, part: Sequence[range], settings: PriorSettings) -> list[_Tried]:
     """Adapt the people of a part from the population's adapter, with more and less of their speech."""
     members: list[Member] = []
-    splits: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    splits: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
     for one in part:
         test = tuple(one[2::3])
         train = tuple(i for i in one if i not in test)
-        for count in sorted({*(n for n in AMOUNTS if n < len(train)), len(train)}):
-            splits.append((train[:count], test))
-            members.append(engine.member(population, train[:count], test, settings.person))
-    own = [sum(engine.score(train, population), Score()) for train, _ in splits]
-    by_prior = [sum(engine.score(test, population), Score()) for _, test in splits]
+        for amount, count in enumerate((*AMOUNTS, len(train))):
+            if count < len(train) or amount == len(AMOUNTS):
+                splits.append((amount, train[:count], test))
+                members.append(engine.member(population, train[:count], test, settings.person))
+    own = [sum(engine.score(train, population), Score()) for _, train, _ in splits]
+    by_prior = [sum(engine.score(test, population), Score()) for _, _, test in splits]
     scores: list[dict[tuple[int, float], Score]] = [{} for _ in members]
     for before, epochs in pairwise((0, *settings.person_epochs)):
         for _ in range(epochs - before):
@@ -201,7 +228,7 @@ def _try(engine: Engine, population: Adapter, part: Sequence[range], settings: P
     return [
         _Tried(
             part[0].start,
-            len(train),
+            amount,
             sum(engine.data.durations(train)),
             train,
             test,
@@ -210,15 +237,15 @@ def _try(engine: Engine, population: Adapter, part: Sequence[range], settings: P
             scores[i],
             _mean_squares(members[i].adapter(), population),
         )
-        for i, (train, test) in enumerate(splits)
+        for i, (amount, train, test) in enumerate(splits)
     ]
 
 
-def _step(count: int, tried: Sequence[_Tried], settings: PriorSettings) -> Step:
+def _step(tried: Sequence[_Tried], settings: PriorSettings) -> Step:
     """What made the fewest errors; of equals, the shortest way from the population's adapter."""
     ways = [(0, 1.0), *((epochs, share) for epochs in settings.person_epochs for share in settings.shares)]
     epochs, share = min(ways, key=lambda way: (sum(one.errors(*way) for one in tried), way[0] * way[1]))
-    return Step(count, sum(one.seconds for one in tried) / len(tried), epochs, share)
+    return Step(sum(one.seconds for one in tried) / len(tried), epochs, share)
 
 
 def _mean_squares(adapter: Adapter, population: Adapter) -> dict[str, float]:
@@ -231,7 +258,7 @@ def _mean_squares(adapter: Adapter, population: Adapter) -> dict[str, float]:
 
 
 def _spread(tried: Sequence[_Tried]) -> dict[str, float]:
-    longest = max(one.count for one in tried)
-    people = [one.distances for one in tried if one.count == longest]
+    longest = max(one.amount for one in tried)
+    people = [one.distances for one in tried if one.amount == longest]
     means = {key: torch.tensor([one[key] for one in people], dtype=torch.float64).mean() for key in people[0]}
     return {key: float(mean.sqrt()) for key, mean in means.items()}

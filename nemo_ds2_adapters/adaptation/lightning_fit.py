@@ -12,8 +12,8 @@ from lightning.pytorch.plugins import DoublePrecision, MixedPrecision, Precision
 from nemo.collections.asr.models import ASRModel
 from torch import Tensor, nn
 
+from nemo_ds2_adapters.adaptation.fit_settings import MONITORS
 from nemo_ds2_adapters.adaptation.losses import EpochMean
-from nemo_ds2_adapters.adaptation.settings import MONITORS
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.base_training import experiment
 from nemo_ds2_adapters.errors import InputError

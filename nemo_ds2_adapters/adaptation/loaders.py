@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
-from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.sampler import SeededBatchSampler, use_seeded_batches

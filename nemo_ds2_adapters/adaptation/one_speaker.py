@@ -4,41 +4,50 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
-from omegaconf import OmegaConf, open_dict
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.adaptation import lightning_fit as lightning
 from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
 from nemo_ds2_adapters.adaptation.engine import Engine
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
+from nemo_ds2_adapters.adaptation.from_prior import adapt_from_prior
 from nemo_ds2_adapters.adaptation.loaders import set_up_data
 from nemo_ds2_adapters.adaptation.losses import regularised
-from nemo_ds2_adapters.adaptation.result import Adaptation
-from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, FitSettings, Settings
+from nemo_ds2_adapters.adaptation.outcome import WHAT
+from nemo_ds2_adapters.adaptation.prepare import (
+    change_vocabulary,
+    freeze_all_but_adapter,
+    left_as_it_was,
+    set_optimizer,
+)
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits
+from nemo_ds2_adapters.adaptation.report import Adaptation
+from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
-from nemo_ds2_adapters.adaptation.state import left_as_it_was
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
+from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import split_name
-from nemo_ds2_adapters.base_training.experiment import REFUSALS, experiment, make_trainer, nemo_path, one_line, seeded
+from nemo_ds2_adapters.base_training.experiment import experiment, make_trainer, nemo_path, seeded
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.formats.reading import FilePath
-from nemo_ds2_adapters.layers import RecurrentLayer
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +62,7 @@ class Reached:
     history: list[dict[str, float]] = field(default_factory=list)
     is_cross_validated: bool = False
     was_finished: bool = False
+    reason: str = ""  # of what is kept, where a voice prior has decided it
 
 
 def adapt_speaker(
@@ -63,11 +73,13 @@ def adapt_speaker(
     settings: FitSettings,
     inputs: Mapping[str, FilePath | None] | None = None,
     say: Callable[[str], object] = logger.info,
+    prior: VoicePrior | None = None,
 ) -> Adaptation:
     """Train one adapter on a frozen base, keep the best epoch, and save the model and the adapter.
 
     On a frozen base the adapter is never worse than what it is compared with: the base, or itself as it was if it is
-    continued. That is decided on validation data, or without any by cross-validation on the training data.
+    continued. That is decided on validation data, or without any by cross-validation on the training data, or by the
+    record of a prior.
 
     Args:
         model: the base, with or without other adapters. Afterwards it has the adapter, enabled, and else is as it was.
@@ -77,6 +89,7 @@ def adapt_speaker(
         settings: of the training.
         inputs: files that are read, by what a person calls them: none of them is written.
         say: is told in lines what the data are like and how they are computed.
+        prior: of this base: training starts from it, and goes by its recipe.
 
     Returns:
         what was reached, and the paths of what was written.
@@ -93,6 +106,8 @@ def adapt_speaker(
     attached, enabled = adapter_names(model), enabled_names(model) if adapter_names(model) else []
     has_new_output_layer = change_vocabulary(model, settings.labels)
     start = starting_adapter(model, str(adapter.name), settings.start, settings.seed, adapter.option)
+    if prior is not None:
+        start = start_from_prior(model, start, prior, settings)
     if settings.unfreeze_base and (others := [other for other in attached if other != name]):
         raise InputError(f"{ADAPTER}.unfreeze_base would spoil {', '.join(others)}, trained on the base as it is")
     try:
@@ -120,10 +135,11 @@ def adapt_speaker(
                 stack.enter_context(model.encoder.resuming(data[0].point))
             else:
                 say(f"frozen part: computed in every epoch ({why_not})")
-            if validation is None and not (data and settings.cross_validation):
+            reached = fit_from_prior(model, start, data, prior, settings.seed) if prior else None
+            if validation is None and not (reached or (data and settings.cross_validation)):
                 say("no validation data and no cross-validation: nothing tells whether the adapter helps")
-            reached = fit(model, trainer, start, data, validation is not None, settings)
-        is_kept = reached.epochs > 0 or keep_base(model, start, settings.start.continue_existing)
+            reached = reached or fit(model, trainer, start, data, validation is not None, settings)
+        is_kept = bool(reached.epochs or reached.reason) or keep_base(model, start, settings.start.continue_existing)
         enable_adapters(model, name if is_kept else None)
         path = save(model, adapter, reached, is_kept, model_path, settings) if trainer.is_global_zero else None
     except BaseException:
@@ -191,6 +207,69 @@ def fit(
     return reached
 
 
+def start_from_prior(model: ASRModel, start: Adapter, prior: VoicePrior, settings: FitSettings) -> Adapter:
+    """The population's adapter under the name of the one that would be trained without a prior.
+
+    Raises:
+        InputError: the prior is of another base, or something is asked for that does not go with one.
+    """
+    check_fits(prior, fingerprint(model))
+    if settings.start.continue_existing or settings.start.init_from is not None or not settings.is_base_frozen:
+        raise InputError(
+            f"{ADAPTER}.prior says what training starts from: leave out init_from, continue_existing, "
+            "unfreeze_base and char_labels"
+        )
+    return replace(prior.adapter, name=start.name)
+
+
+def fit_from_prior(
+    model: ASRModel, start: Adapter, data: Sequence[PrefixData], prior: VoicePrior, seed: int
+) -> Reached | None:
+    """Leave in the model what is best for the person: base, population's adapter, or one of their own.
+
+    By the prior's record; with validation data, which is all that counts then, by these.
+
+    Args:
+        model: ready to train; the population's adapter `start` is attached and enabled.
+        start: it.
+        data: activations of training and perhaps validation data.
+        prior: the prior.
+        seed: of the order of utterances.
+
+    Returns:
+        what was reached; None if the person is unlike everybody in the population: training, not done yet, then is to
+        start from what is left in the model.
+
+    Raises:
+        InputError: the base must run on recordings, or training did not converge.
+    """
+    if not data:
+        raise InputError(f"{ADAPTER}.prior needs the frozen part computed once: leave out {ADAPTER}.cache=off")
+    outcomes, unlike = adapt_from_prior(Engine(model, data[0], start.name), [range(len(data[0]))], start, prior, seed)
+    if unlike:
+        put_weights(model, unlike[0])
+        return None
+    outcome = outcomes[0]
+    if outcome.adapter is None:
+        raise InputError(f"{outcome.problem}: lower the prior's learning rate")
+    if len(data) == 1:
+        put_weights(model, outcome.adapter)
+        return Reached(outcome.wer_before, outcome.wer_after, outcome.epochs, reason=outcome.reason)
+    engine, everything = Engine(model, data[1], start.name), range(len(data[1]))
+    kinds = {"base": zero(start), "prior": start, outcome.kind: outcome.adapter}
+    rates = {kind: sum(engine.score(everything, one), Score()).wer or 0.0 for kind, one in kinds.items()}
+    best = min(rates, key=lambda kind: rates[kind])
+    put_weights(model, kinds[best])
+    reason = f"fewest errors on the validation data: {WHAT[best]}"
+    return Reached(rates["base"], rates[best], outcome.epochs if best == "adapted" else 0, reason=reason)
+
+
+def put_weights(model: ASRModel, adapter: Adapter) -> None:
+    """Give an attached adapter of this name these weights."""
+    for point, part in adapter_parts(model, adapter.name):
+        part.load_state_dict(adapter.weights[point])
+
+
 def cross_validate(
     model: ASRModel, data: PrefixData, start: Adapter, settings: Settings, continued: bool, progress: bool = False
 ) -> Verdict:
@@ -214,26 +293,6 @@ def cross_validate(
     return conclude(engine, trial)
 
 
-def change_vocabulary(model: ASRModel, labels: Sequence[str] | None) -> bool:
-    """Give the model other output characters, None for those it has.
-
-    Returns:
-        whether the output layer is a new one.
-
-    Raises:
-        InputError: the model writes sub-words, or it has adapters made for the old characters.
-    """
-    if labels is None:
-        return False
-    if hasattr(model, "tokenizer"):
-        raise InputError("model.char_labels: this model writes sub-words, not characters")
-    if adapter_names(model):
-        raise InputError("model.char_labels: the model has adapters that depend on its vocabulary; use the base")
-    old = model.decoder
-    model.change_vocabulary(list(labels))
-    return model.decoder is not old
-
-
 def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence[Utterance] | None) -> Iterator[str]:
     """Check transcripts and recordings against the model, and say in lines what they are like.
 
@@ -245,51 +304,6 @@ def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence
         if utterances is not None:
             check_vocabulary(utterances, key, model)
             yield from check_recordings(utterances, model).lines(key)
-
-
-def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_output_layer: bool) -> None:
-    """Freeze everything and unfreeze the enabled adapter; SpecAugment is that of the settings, not the base's.
-
-    The frozen part stays in eval mode, so it computes what it will compute in use: no dropout, no dither, no
-    batch statistics. `frozen_in_eval_mode: false` gives NeMo's behaviour.
-
-    Raises:
-        InputError: there is no such SpecAugment.
-    """
-    try:
-        model.spec_augmentation = (
-            model.from_config_dict(OmegaConf.create(dict(settings.spec_augment))) if settings.spec_augment else None
-        )
-    except Exception as error:  # whatever a class raises on arguments that nobody checked
-        raise InputError(f"model.spec_augment: {error}") from error
-    model.freeze()
-    if settings.unfreeze_base:
-        model.unfreeze()
-    elif not settings.frozen_in_eval_mode:
-        model.train()
-        for module in model.modules():
-            if isinstance(module, RecurrentLayer):
-                module.dropout_when_frozen = True
-    model.unfreeze_enabled_adapters(freeze_batchnorm=not settings.unfreeze_base)
-    if has_new_output_layer:
-        model.decoder.unfreeze()
-    if model.spec_augmentation is not None:
-        model.training = True  # of the model alone, not of its parts: it augments in training mode only
-        model.spec_augmentation.train()
-
-
-def set_optimizer(model: ASRModel, optim: Mapping[str, Any]) -> None:
-    """Give the model NeMo's optimiser and schedule.
-
-    Raises:
-        InputError: they do not take these arguments.
-    """
-    with open_dict(model.cfg):  # NeMo keeps the optimiser only where the base has one, and trains nothing otherwise
-        model.cfg.optim = {key: value for key, value in optim.items() if value is not None}  # `sched: null`
-    try:
-        model.setup_optimization()
-    except (*REFUSALS, AttributeError, AssertionError, ImportError) as error:
-        raise InputError(f"model.optim: {one_line(error)}") from error
 
 
 def compute(data: Sequence[PrefixData], trainer: Any) -> str:
@@ -311,9 +325,7 @@ def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:
     if not continued and not is_additive(start):
         detach(model, start.name)
         return False
-    kept = start if continued else zero(start)
-    for point, part in adapter_parts(model, start.name):
-        part.load_state_dict(kept.weights[point])
+    put_weights(model, start if continued else zero(start))
     return True
 
 

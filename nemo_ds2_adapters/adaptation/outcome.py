@@ -6,6 +6,7 @@ from typing import Literal
 from nemo_ds2_adapters.adapters.adapter import Adapter
 
 Kind = Literal["base", "prior", "adapted"]
+WHAT: dict[str, str] = {"base": "the base", "prior": "the population's adapter", "adapted": "an adapter of their own"}
 NOT_FINITE = "training did not converge, weights are not finite"
 
 

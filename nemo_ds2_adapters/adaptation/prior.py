@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import write_adapters
@@ -22,13 +23,11 @@ class Step:
     """How a person with about so much speech is adapted from the population's adapter.
 
     Args:
-        utterances: of theirs.
-        seconds: of their speech.
+        seconds: of speech, the mean of those in the population who had so much.
         epochs: 0: they stay with the population's adapter.
         share: of the way from the population's adapter to the trained one that is gone, 0 to 1.
     """
 
-    utterances: int
     seconds: float
     epochs: int
     share: float
@@ -42,6 +41,7 @@ class Experience:
     knew, and on others, which the person's adapter did not know either.
     """
 
+    step: int  # of the recipe, 0 for the first
     seconds: float  # of speech that the person was adapted on
     own_words: int
     own_base_errors: int
@@ -81,8 +81,8 @@ class VoicePrior:
         return min(self.recipe, key=lambda step: abs(math.log(step.seconds / seconds)))
 
     def experiences(self, step: Step) -> list[Experience]:
-        """Of the people who were adapted by a step, or by one with as much speech."""
-        return [one for one in self.record if self.step(one.seconds) == step]
+        """Of the people who were adapted by a step of the recipe."""
+        return [one for one in self.record if one.step == self.recipe.index(step)]
 
     def as_adapter(self) -> Adapter:
         """The population's adapter, with everything else in its metadata."""
@@ -171,3 +171,10 @@ def describe(prior: VoicePrior) -> Sequence[str]:
 
 def _change(errors: int, base: int) -> str:
     return f"{100 * (errors / base - 1):+.0f} % errors" if base else "no errors"
+
+
+def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
+    """Of the training of a person's adapter from the population's, with steps of one size."""
+    return Settings(
+        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
+    )

@@ -1,4 +1,4 @@
-"""What a run over many speakers reached: for people and programs."""
+"""What trainings reached: of one adapter, and of a run over many speakers; for people and programs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +6,45 @@ from pathlib import Path
 
 from rich.table import Table
 
+from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.evaluation import report
 from nemo_ds2_adapters.evaluation.report import as_row, percent, write_csv, write_json, write_picture
 
 REPORTS = ("report.json", "report.csv", "report.png")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """One adapter. Word error rates are fractions: of the validation data, or without any of cross-validation."""
+
+    adapter: ChosenAdapter
+    wer_before: float | None  # of what the adapter is compared with; None if nothing was compared
+    wer_after: float | None  # of what was kept
+    epochs: int  # trained before the weights that were kept; 0: none was better than the start, which was kept
+    history: list[dict[str, float]]  # of every epoch: `train_loss`, `seconds`, and `val_wer` where it was validated
+    seconds: float
+    model_path: Path  # the adapted `.nemo`
+    path: Path | None = None  # the file of the adapter alone
+    is_cross_validated: bool = False  # the word error rates are those of cross-validation
+    is_kept: bool = True  # False: the base was better, and this kind of adapter cannot be the base, so there is none
+    was_finished: bool = False  # an earlier run had trained it; this one found its result
+    reason: str = ""  # of what is kept, where a voice prior has decided it; the rates are then what is to be expected
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        said = f"adapter {self.adapter.shown}: {self.epochs} epochs"
+        if not self.is_kept:
+            said = f"adapter {self.adapter.shown}: no epoch was better than the base: there is no adapter"
+        elif self.epochs == 0 and not self.reason:
+            said = f"adapter {self.adapter.shown}: no epoch was better than the start, which was kept"
+        if self.wer_before is not None and self.wer_after is not None:
+            kind = "cross-validated" if self.is_cross_validated else "expected" if self.reason else "validation"
+            said += f", {kind} WER {100 * self.wer_before:.1f} % -> {100 * self.wer_after:.1f} %"
+        said += ", trained by an earlier run" if self.was_finished else f", {self.seconds:.0f} s"
+        lines = [said, *([f"  {self.reason}"] if self.reason else []), f"  model    {self.model_path}"]
+        if self.path:
+            lines.append(f"  adapter  {self.path} ({self.path.stat().st_size / 1000:.0f} kB)")
+        return lines
 
 
 @dataclass(frozen=True)

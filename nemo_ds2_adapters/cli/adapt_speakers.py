@@ -7,13 +7,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
+from nemo_ds2_adapters.adaptation.prior import read_prior
 from nemo_ds2_adapters.adaptation.report import REPORTS, table, write_reports
-from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings, check_whole
+from nemo_ds2_adapters.adaptation.settings import Settings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.cli.script import hydra_command, make_folder
 from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.data.speakers import read_speakers
 from nemo_ds2_adapters.errors import InputError
@@ -37,6 +39,7 @@ def main(cfg: DictConfig) -> None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
     beginning = StartSettings.of(adapter)
     check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
+    prior = read_prior(adapter["prior"]) if adapter["prior"] else None
     manifest = data["manifest_filepath"]
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     speakers = within_limits(speakers, data)
@@ -49,12 +52,15 @@ def main(cfg: DictConfig) -> None:
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
     start = starting_adapter(model, "speaker", beginning, settings.seed)
+    make_folder(folder, f"output_dir={folder}")
+    store = AdapterStore(cfg.adapter_store)
     results = adapt_speakers(
         model,
         speakers,
-        AdapterStore(cfg.adapter_store),
+        store,
         settings,
         start,
+        prior=prior,
         key=MANIFEST,
         users_at_once=adapter["users_at_once"],
         cache=cache,

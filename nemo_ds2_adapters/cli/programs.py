@@ -32,6 +32,7 @@ class Program:
 
 BASE = {"model.nemo_model": "the base, or an adapted model: a .nemo"}
 TRAINING = {
+    "model.adapter.prior": "a voice prior, of fit-prior",
     "model.adapter.mlp.hidden_dims": "sizes of the adapter, [64]",
     "model.adapter.mlp.layers": "where it sits: all, first, last, or a list",
     "model.optim.lr": "learning rate, 0.002",
@@ -62,6 +63,19 @@ PROGRAMS = {
             "adapter_store": "where the adapters go: a folder or a URL",
             "output_dir": "where the report goes, ./speakers",
             **TRAINING,
+        },
+    ),
+    "fit-prior": Program(
+        "fit_prior",
+        "asr_adapters/voice_prior",
+        "Learn a voice prior from people whom the base has not heard.",
+        {
+            **BASE,
+            "model.train_ds.manifest_filepath": "NeMo manifest of the population's recordings",
+            "model.adapter.speaker_key": "its field that says whose they are, speaker",
+            "output": "the prior, prior.pt",
+            "prior.epochs": "of the population's adapter, 10",
+            "prior.folds": "parts of the speakers that are left out in turn, 3",
         },
     ),
     "eval": Program(

@@ -5,10 +5,11 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -90,7 +91,7 @@ def open_overrides(arguments: Sequence[str], *configs: DictConfig) -> list[str]:
         SystemExit: an override would not arrive as it was typed; one line says so.
     """
     several = bool({"-m", "--multirun"} & set(arguments))
-    known = [_keys(config) for config in configs]
+    known = [_keys(config, closed=()) for config in configs]
     opened = []
     for argument in arguments:
         key, assigns, text = argument.lstrip("+").partition("=")
@@ -133,10 +134,24 @@ def one_line_errors(task: Task) -> Task:
             return task(cfg)
         except NemoDs2Error as error:
             sys.exit(f"error: {printable(str(error))}")
+        except InstantiationException as error:  # a class of the config that refuses its arguments
+            sys.exit(f"error: {printable(' '.join(str(error).splitlines()))}")
         except InterpolationResolutionError as error:  # `${...}` of another key, in a value of the command line
             sys.exit(f"error: {error.full_key}: {printable(str(error).splitlines()[0])}")
 
     return run
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make the folder that results go to, before they are computed.
+
+    Raises:
+        InputError: it cannot be made; names `key` and the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{key}: cannot be written ({error.strerror})") from error
 
 
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
@@ -166,14 +181,14 @@ def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
         raise InputError("; ".join(found))
 
 
-def _keys(cfg: DictConfig) -> dict[str, Any]:
-    """Dotted keys of all sections and leaves with their values as they stand, not entering open sections."""
+def _keys(cfg: DictConfig, closed: Sequence[str] = OPEN_SECTIONS) -> dict[str, Any]:
+    """Dotted keys of all sections and leaves with their values as they stand, not entering sections in `closed`."""
 
     def walk(section: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in section.items():
             key = f"{prefix}{name}"
             yield key, value
-            if isinstance(value, dict) and key not in OPEN_SECTIONS:
+            if isinstance(value, dict) and key not in closed:
                 yield from walk(value, f"{key}.")
 
     plain: Any = OmegaConf.to_container(cfg, resolve=False)

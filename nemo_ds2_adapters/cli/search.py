@@ -2,13 +2,14 @@
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
-from nemo_ds2_adapters.adaptation.settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.cli.output import say
@@ -64,12 +65,14 @@ def search(cfg: DictConfig) -> float:
     return trial.score
 
 
-def main(cfg: DictConfig | None = None) -> float | None:
+def main(given: DictConfig | Sequence[str] | None = None) -> float | None:
     """Run the search; or one trial of it, whose score is returned, with a composed config."""
-    chosen = any(argument.startswith(("--config-name", "-cn", "hydra/sweeper=")) for argument in sys.argv)
-    if cfg is None and not chosen and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+    arguments = sys.argv[1:] if given is None else given
+    chosen = any(str(argument).startswith(("--config-name", "-cn", "hydra/sweeper=")) for argument in arguments)
+    is_composed = isinstance(given, DictConfig)
+    if not is_composed and not chosen and importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         sys.exit(
             "error: the Optuna sweeper is missing: pip install 'nemo_ds2_adapters[search]', "
             "or search a grid with --config-name=asr_adaptation_grid"
         )
-    return search(cfg)
+    return search(given)

@@ -1,7 +1,10 @@
 """Train a DeepSpeech2 base model; an interrupted training goes on where it was."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.adaptation.settings import check_optim, check_seed, check_whole
 from nemo_ds2_adapters.base_training.fit import train_base
 from nemo_ds2_adapters.base_training.units import frequent_characters
 from nemo_ds2_adapters.cli.output import say
@@ -19,6 +22,10 @@ def main(cfg: DictConfig) -> None:
     train, validation = (read_manifest(OmegaConf.select(cfg, key), key) for key in MANIFESTS)
     if cfg.get("max_labels") and cfg.labels is None:
         cfg.labels = frequent_characters(train, cfg.max_labels)
-    trained = train_base(OmegaConf.to_container(cfg, resolve=True), train, validation, say)  # type: ignore[arg-type]
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_seed(values["seed"])
+    check_optim(values["model"]["optim"])
+    check_whole("trainer.max_epochs", values["trainer"].get("max_epochs"), 1)
+    trained = train_base(values, train, validation, say)
     print("not compared by WER" if trained.wer is None else f"best validation WER {100 * trained.wer:.1f} %")
     say(f"  model  {trained.path}")

@@ -6,7 +6,9 @@ from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.scratch import ScratchFolder
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.result import Adaptation
+from nemo_ds2_adapters.adaptation.report import Adaptation
+from nemo_ds2_adapters.adapters.adapter import is_additive
+from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.compat.base_file import make_folder
@@ -20,7 +22,7 @@ class AdapterTrainer:
 
     Args:
         train_manifest: NeMo manifest, in the place of the original's data set.
-        validation_manifest: the best epoch on these is kept, or what training started from if none is better.
+        validation_manifest: the best epoch on these is kept, or what it is compared with if none is better.
         num_workers: processes that read recordings.
         adapter_save_dir: directory, made if it is not there.
         init_lr: learning rate at the first step. This and the next three make the schedule tri-stage; what is not
@@ -62,10 +64,11 @@ class AdapterTrainer:
         num_epochs: int | None = None,
         adapter_name: str = "default",
     ) -> ASRModel:
-        """Train an adapter, save it, and leave it enabled; none, if the base is better than one that would replace it.
+        """Train an adapter, save it, and leave it enabled.
 
         An adapter of this name is trained on. A new one starts from a copy of the one that is enabled, if there is
-        one; otherwise it is built as the settings say.
+        one; otherwise it is built as the settings say. One that takes the place of the base's output is kept whatever
+        comes of it, as the original does; unless validation data show that the base is better, then there is none.
 
         Args:
             model: its base stays as it is.
@@ -81,7 +84,9 @@ class AdapterTrainer:
             AdapterFileError: the file cannot be written.
         """
         make_folder(adapter_file_in(self.adapter_save_dir, adapter_name).parent)
-        settings = {**self._settings, **_start(model, adapter_name)}
+        settings = {**_start(model, adapter_name), **self._settings}
+        if settings.get("mode") == "replace":
+            settings.setdefault("folds", 0)  # as the original, which saves what it has trained
         for name, value in (("batch_size", batch_size), ("max_epochs", num_epochs)):
             if value is not None:
                 settings[name] = value
@@ -100,4 +105,7 @@ def _start(model: ASRModel, name: str) -> dict[str, Any]:
     enabled = enabled_names(model) if names else []
     if len(enabled) > 1:
         raise InputError(f"{', '.join(enabled)} are enabled: enable the one that {name} is to start from, or none")
-    return {"init_from": enabled[0]} if enabled else {}
+    if not enabled:
+        return {}
+    kept = {} if is_additive(attached_adapter(model, enabled[0])) else {"folds": 0}  # as the original
+    return {"init_from": enabled[0], **kept}

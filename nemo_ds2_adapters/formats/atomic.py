@@ -10,7 +10,7 @@ from uuid import uuid4
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int | None = None) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes | bytearray, mode: int | None = None) -> None:
     """Write to a temporary file beside `path`, bring it to the disk, and rename it.
 
     Args:

@@ -11,7 +11,7 @@ from nemo_ds2_adapters.layers.norm import MaskedBatchNorm
 
 # (frequency bins, frames) of the three 2-D convolutions, Amodei et al. 2015, table 5
 KERNEL_SIZES = ((41, 11), (21, 11), (21, 11))
-STRIDES = ((2, 2), (2, 1), (2, 1))
+STRIDES = ((2, 2), (2, 1), (2, 1))  # the first one's along time is `ConvFrontEnd`'s time_stride
 
 
 class ConvBlock(nn.Module):
@@ -50,34 +50,43 @@ class ConvBlock(nn.Module):
 
 
 class ConvFrontEnd(nn.Module):
-    """One to three 2-D convolutions; halves the frame rate once and the frequency axis in each.
+    """One to three 2-D convolutions; the first one lowers the frame rate, each halves the frequency axis.
 
     Args:
         feat_in: frequency bins of the input.
         channels: output channels per convolution, 1 to 3 of them.
         activation: a name of `ACTIVATIONS`.
         bias: whether the convolutions have a bias before their norm.
+        time_stride: input frames per output frame (Amodei et al. 2015, section 3.4).
 
     Raises:
-        ValueError: not 1 to 3 channel counts, or one below 1, or `feat_in` below 1.
+        ValueError: not 1 to 3 channel counts, or one below 1, or `feat_in` or `time_stride` below 1.
     """
 
     def __init__(
-        self, feat_in: int, channels: Sequence[int] = (32, 32), activation: str = "clipped_relu", bias: bool = True
+        self,
+        feat_in: int,
+        channels: Sequence[int] = (32, 32),
+        activation: str = "clipped_relu",
+        bias: bool = True,
+        time_stride: int = 2,
     ) -> None:
         super().__init__()
         if not 1 <= len(channels) <= len(KERNEL_SIZES) or min(channels) < 1:
             raise ValueError(f"conv_channels={list(channels)}: expected 1 to 3 channel counts of at least 1")
         if feat_in < 1:
             raise ValueError(f"feat_in={feat_in}: expected at least 1 frequency bin")
+        if time_stride < 1:
+            raise ValueError(f"conv_time_stride={time_stride}: expected at least 1 frame")
         self.blocks = nn.ModuleList()
         in_channels, bins = 1, feat_in
-        for out_channels, kernel_size, stride in zip(channels, KERNEL_SIZES, STRIDES):
+        strides = ((STRIDES[0][0], time_stride), *STRIDES[1:])
+        for out_channels, kernel_size, stride in zip(channels, KERNEL_SIZES, strides):
             block = ConvBlock(in_channels, out_channels, kernel_size, stride, activation, bias)
             self.blocks.append(block)
             in_channels, bins = out_channels, block.output_bins(bins)
         self.feat_out = in_channels * bins  # values per output frame
-        self.time_stride = STRIDES[0][1]  # input frames per output frame
+        self.time_stride = time_stride  # input frames per output frame
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Output frames per utterance, `[B]`."""

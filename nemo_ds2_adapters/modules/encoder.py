@@ -35,6 +35,7 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
             forward-only models. It is followed by `activation`.
         conv_channels: output channels of the 1 to 3 convolutions.
         conv_bias: bias in the convolutions.
+        conv_time_stride: input frames per frame of the recurrent layers, of the first convolution.
         activation: of convolutions and look-ahead, a name of `nemo_ds2_adapters.layers.ACTIVATIONS`.
         batch_norm: sequence-wise batch norm before each recurrent layer.
         first_layer_norm: also before the first one.
@@ -59,6 +60,7 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
         lookahead_context: int = 0,
         conv_channels: Sequence[int] = (32, 32),
         conv_bias: bool = True,
+        conv_time_stride: int = 2,
         activation: str = "clipped_relu",
         batch_norm: bool = True,
         first_layer_norm: bool = False,
@@ -71,7 +73,7 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
         if not batch_norm and (first_layer_norm or norm_relu):
             raise ValueError(f"first_layer_norm={first_layer_norm}, norm_relu={norm_relu} need batch_norm=true")
 
-        self.conv = ConvFrontEnd(feat_in, conv_channels, activation, conv_bias)
+        self.conv = ConvFrontEnd(feat_in, conv_channels, activation, conv_bias, conv_time_stride)
         self.layers = nn.ModuleList()
         width = self.conv.feat_out
         for i in range(n_layers):
@@ -268,6 +270,7 @@ class DeepSpeech2EncoderConfig:
     lookahead_context: int = 0
     conv_channels: list[int] = field(default_factory=lambda: [32, 32])
     conv_bias: bool = True
+    conv_time_stride: int = 2
     activation: str = "clipped_relu"
     batch_norm: bool = True
     first_layer_norm: bool = False

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
@@ -26,16 +25,6 @@ Users = dict[int, str | None]  # by number of the utterance; None for the base
 Run = Callable[[Tensor, Tensor, list[int]], tuple[Tensor, Tensor]]
 OnError = Callable[[int, str], None]
 RESIDENT_BATCHES = 4  # a bank made for one call has room for this many batches of different users
-
-
-class Item(NamedTuple):
-    """A window of an utterance."""
-
-    number: int
-    utterance: Utterance
-    window: Window
-    start: float  # seconds into the utterance
-    seconds: float
 
 
 @dataclass
@@ -122,29 +111,32 @@ def run_batches(
         after each batch the outputs `[T', ...]` of the utterances that it completed, on the CPU, by number.
     """
     device, sample_rate = next(model.parameters()).device, int(model.cfg.sample_rate)
-    windows = {
-        number: plan_windows(
-            utterance.duration / frame_seconds, max_seconds / frame_seconds, overlap_seconds / frame_seconds
-        )
-        for number, utterance in utterances.items()
-    }
-    items = sorted(_items(utterances, windows, frame_seconds), key=lambda item: -item.seconds)
+    longest, overlap = max_seconds / frame_seconds, overlap_seconds / frame_seconds
+    windows = {n: plan_windows(u.duration / frame_seconds, longest, overlap) for n, u in utterances.items()}
+    items = [(n, window) for n, planned in windows.items() for window in planned]
+    items.sort(key=lambda item: -item[1].seconds(frame_seconds, utterances[item[0]].duration))
     outputs: dict[int, dict[Window, Tensor]] = defaultdict(dict)
     with tqdm(total=len(items), desc="transcribing", disable=not progress) as bar:
         for first in range(0, len(items), batch_size):
-            planned = items[first : first + batch_size]
-            bar.update(len(planned))
-            audio = _read(planned, sample_rate, failures)
-            numbers = set(usable([item.number for item in audio]))
-            batch = [item for item in audio if item.number in numbers]
+            audio = {}
+            for number, window in items[first : first + batch_size]:
+                bar.update()
+                utterance = utterances[number]
+                start, seconds = window.start * frame_seconds, window.seconds(frame_seconds, utterance.duration)
+                try:
+                    audio[number, window] = torch.from_numpy(read_audio(utterance, sample_rate, start, seconds))
+                except InputError as error:
+                    failures.add(number, error)
+            numbers = set(usable([number for number, _ in audio]))
+            batch = {item: samples for item, samples in audio.items() if item[0] in numbers}
             if not batch:
                 continue
-            lengths = torch.tensor([len(audio[item]) for item in batch], device=device)
-            signals = pad_sequence([audio[item] for item in batch], batch_first=True).to(device)
-            found, frames = run(signals, lengths, [item.number for item in batch])
-            for item, output, length in zip(batch, found.cpu(), frames.tolist()):
-                outputs[item.number][item.window] = output[:length]
-            complete = [n for n in sorted({item.number for item in batch}) if len(outputs[n]) == len(windows[n])]
+            lengths = torch.tensor([len(samples) for samples in batch.values()], device=device)
+            signals = pad_sequence(list(batch.values()), batch_first=True).to(device)
+            found, frames = run(signals, lengths, [number for number, _ in batch])
+            for (number, window), output, length in zip(batch, found.cpu(), frames.tolist()):
+                outputs[number][window] = output[:length]
+            complete = [n for n in sorted({number for number, _ in batch}) if len(outputs[n]) == len(windows[n])]
             yield {n: join_windows(windows[n], [outputs[n][w] for w in windows[n]]) for n in complete}
             for number in complete:
                 del outputs[number]
@@ -190,24 +182,3 @@ def serving(model: EncDecCTCModel, routed: bool) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _items(
-    utterances: Mapping[int, Utterance], windows: Mapping[int, list[Window]], frame_seconds: float
-) -> Iterator[Item]:
-    for number, utterance in utterances.items():
-        for window in windows[number]:
-            start = window.start * frame_seconds
-            stop = utterance.duration if window.stop is None else window.stop * frame_seconds
-            yield Item(number, utterance, window, start, stop - start)
-
-
-def _read(items: Sequence[Item], sample_rate: int, failures: Failures) -> dict[Item, Tensor]:
-    audio = {}
-    for item in items:
-        try:
-            samples = read_audio(item.utterance, sample_rate, item.start, item.seconds)
-            audio[item] = torch.from_numpy(samples)
-        except InputError as error:
-            failures.add(item.number, error)
-    return audio

@@ -30,6 +30,11 @@ class Window:
     first_kept: int = 0
     last_kept: int | None = None
 
+    def seconds(self, frame_seconds: float, recording: float) -> float:
+        """How long it is, in a recording of so many seconds."""
+        stop = recording if self.stop is None else self.stop * frame_seconds
+        return stop - self.start * frame_seconds
+
     def kept(self, log_probs: Tensor) -> Tensor:
         """What the recording takes of this window's `[T, V]`."""
         last = None if self.last_kept is None else self.last_kept - self.start

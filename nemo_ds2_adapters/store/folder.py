@@ -118,7 +118,7 @@ class Folder:
                 else:
                     yield content
 
-    def write(self, user: str, name: str, data: bytes) -> None:
+    def write(self, user: str, name: str, data: bytes | bytearray) -> None:
         """Write a file, with one call: it is there whole or, where that is atomic, not at all."""
         with self._explained(_path(user, name), "written"):
             self._fs.pipe_file(f"{self._root}/{_path(user, name)}", data)

@@ -109,7 +109,7 @@ class LocalFolder(Folder):
             except AdapterFileError as error:
                 yield error
 
-    def write(self, user: str, name: str, data: bytes) -> None:
+    def write(self, user: str, name: str, data: bytes | bytearray) -> None:
         """Write a file. It is there whole, even after a power failure, or not at all."""
         folder = self._of(user)
         made = self._make(user)
@@ -247,7 +247,7 @@ def _explained(path: Text, verb: str, but: type[OSError] | tuple[()] = ()) -> It
         raise StoreAccessError(f"{path}: cannot be {verb} ({error.strerror})") from error
 
 
-def _write(path: str | Path, data: bytes) -> None:
+def _write(path: str | Path, data: bytes | bytearray) -> None:
     try:
         write_atomically(path, data, OWNER_ONLY)
     except AdapterFileError as error:

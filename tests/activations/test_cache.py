@@ -1,5 +1,6 @@
 """The cache gives back what was put, or nothing: never another tensor."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -40,6 +41,44 @@ def test_memory_stays_under_its_limit() -> None:
     for point in range(50):
         assert torch.equal(cache.get({**KEY, "point": point}), tensor(20) + point)
     assert cache.bytes_in_memory <= 1000
+
+
+def test_a_replaced_tensor_is_counted_once() -> None:
+    cache = PrefixCache(memory=1e-6)  # 1,000 bytes
+    for rows in (20, 40, 20, 40):  # 240 and 480 bytes
+        cache.put(KEY, tensor(rows))
+        assert cache.bytes_in_memory == tensor(rows).nbytes
+    cache.put(KEY, tensor(100))  # to a file
+    assert cache.bytes_in_memory == 0 and torch.equal(cache.get(KEY), tensor(100))
+    cache.put(KEY, tensor(20))
+    assert cache.bytes_in_memory == 240 and torch.equal(cache.get(KEY), tensor(20))
+
+
+def test_precision_is_the_caches(tmp_path: Path) -> None:
+    PrefixCache(tmp_path, dtype=torch.float16).put(KEY, tensor())
+    assert PrefixCache(tmp_path, dtype=torch.float16).get(KEY).dtype == torch.float16
+    assert PrefixCache(tmp_path).get(KEY) is None
+
+
+def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path) -> None:
+    left, now = tmp_path / ".abc.safetensors.1.tmp", tmp_path / ".def.safetensors.2.tmp"
+    left.write_bytes(b"speech")
+    now.write_bytes(b"speech")  # of a run that goes on
+    os.utime(left, (0, 0))
+    PrefixCache(tmp_path).put(KEY, tensor())
+    assert not left.exists() and now.exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PrefixCache(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="activations: .* cannot be written .No space left on device"):
+        cache.put(KEY, tensor())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_later_run_finds_files_and_is_the_only_one_to_read_them(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.modules import SpectrogramAugmentation
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.result import Adaptation
+from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.blocks import adapter_parts
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters

@@ -10,11 +10,12 @@ import soundfile
 import torch
 
 from nemo_ds2_adapters.adaptation.adapt import adapt, config_with
+from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.report import SpeakerResult, table, write_reports
-from nemo_ds2_adapters.adaptation.settings import Settings, StartSettings
+from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, zero
 from nemo_ds2_adapters.adapters.attached import attached_adapter
@@ -284,7 +285,7 @@ def test_a_group_is_a_function_of_its_arguments(
         read_manifest(write_manifest(tmp_path / "own.json", [x for x in lines if x["speaker"] == user]), "manifest")
         for user in SPEAKERS
     ]
-    settings = Settings(batch_size=2, max_epochs=2)
+    settings = Settings({"name": "adamw", "lr": 0.01}, batch_size=2, max_epochs=2)
     start = starting_adapter(model, "anybody", StartSettings({"_target_": MLP, "hidden_dims": [4]}), seed=0)
     before, copy = snapshot(model), flat(start).clone()
     outcomes = dict(adapt_group(model, [*own, own[0][:1] * 3], settings, start))

@@ -1,6 +1,8 @@
 """An adapter is kept only where a person's own recordings show that it helps."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,16 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adaptation import decision
 from nemo_ds2_adapters.adaptation.adapt import adapt, config_with
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker, keep_base
-from nemo_ds2_adapters.adaptation.result import Adaptation
-from nemo_ds2_adapters.adaptation.settings import FitSettings
+from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.data.manifest import read_manifest
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 QUICK = {
     "batch_size": 2,
@@ -169,7 +171,10 @@ def run(talkative, manifest: Path, tmp_path: Path) -> Run:
         model = talkative()
         settings = FitSettings.of(values, validation)
         heard = read_manifest(manifest, "validation") if validation else None
-        return model, adapt_speaker(model, ChosenAdapter("anna"), read_manifest(train, "train"), heard, settings)
+        inputs = {"model.train_ds.manifest_filepath": train}
+        return model, adapt_speaker(
+            model, ChosenAdapter("anna"), read_manifest(train, "train"), heard, settings, inputs
+        )
 
     return train
 
@@ -199,6 +204,31 @@ def test_a_finished_run_run_again_keeps_its_result(run: Run) -> None:
     assert (second.epochs, second.wer_before, second.wer_after) == (first.epochs, first.wer_before, first.wer_after)
     assert second.history == first.history and second.model_path == first.model_path
     assert torch.equal(flat(again), flat(model)) and torch.equal(restored_weights(second), flat(model))
+
+
+def test_a_nemo_that_cannot_be_finished_leaves_the_old_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, first = run(RESUMED)
+    before = first.model_path.read_bytes()
+
+    def fill_the_disk(self: EncDecCTCModel, path: str) -> None:
+        Path(path).write_bytes(before[: len(before) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(EncDecCTCModel, "save_to", fill_the_disk)
+    with pytest.raises(AdapterFileError, match="cannot be written .No space left on device"):
+        run(RESUMED)
+    assert first.model_path.read_bytes() == before
+    assert {path.suffix for path in first.model_path.parent.iterdir()} == {".nemo", ".pt", ".ckpt"}
+
+
+def test_no_input_is_written_over(run: Run, tmp_path: Path, manifest: Path) -> None:
+    folder = tmp_path / "experiments" / "ASR-Adapter" / "mine" / "checkpoints"
+    folder.mkdir(parents=True)
+    data = folder / "ASR-Adapter.nemo"  # a strange name for a manifest
+    data.write_text(manifest.read_text())
+    with pytest.raises(InputError, match="would overwrite model.train_ds.manifest_filepath"):
+        run({"exp_manager.version": "mine"}, train=data)
+    assert data.read_text() == manifest.read_text()
 
 
 class Killed(BaseException):

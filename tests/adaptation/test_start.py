@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nemo_ds2_adapters.adaptation.settings import StartSettings
+from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.start import new_adapter, starting_adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter

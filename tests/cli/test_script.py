@@ -95,6 +95,7 @@ def test_overrides_may_name_any_key() -> None:
     arguments = ["model.train_ds.x=1", "+a=2", "~b", "hydra.verbose=true", "--config-name=c", "++d=3", "seed=1"]
     assert open_overrides(arguments, CONFIG) == ["++model.train_ds.x=1", *arguments[1:]]
     assert open_overrides(["seed=1"], CONFIG, OmegaConf.create()) == ["++seed=1"]  # not in all of them
+    assert open_overrides(["model.optim.lr=1,2"], CONFIG) == ["model.optim.lr=1,2"]  # a sweep goes by the key as it is
 
 
 @pytest.mark.parametrize("text", ["홍길동", "é", "a#b", "a=b", "[a", "a'b", "a,b", " a", "a\\,b"])

@@ -181,13 +181,42 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("adapt-speakers", {"trainer.max_epochs": "-1"}, "trainer.max_epochs=-1: expected a whole number of at least 1"),
     ("adapt-speakers", {"model.adapter.cache_dir": "x"}, "set model.adapter.keep_activations=true instead"),
     ("adapt-speakers", {"model.adapter.users_at_once": "0"}, "model.adapter.users_at_once=0: expected a whole number"),
+    ("train", {"trainer.accelerator": "foo"}, "trainer"),
+    ("train", {"trainer.precision": "foo"}, "trainer"),
+    ("train", {"trainer.devices": "0"}, "trainer"),
+    ("train", {"trainer.no_such_key": "1"}, "no_such_key"),
+    ("train", {"model.train_ds.batch_size": "abc"}, "model.train_ds.batch_size=abc"),
+    ("train", {"model.validation_ds.batch_size": "0"}, "model.validation_ds.batch_size=0"),
+    ("train", {"model.train_ds.max_duration": "0.001"}, "max_duration leave none of 4 utterances"),
+    ("train", {"model.adapter.mlp.dropout": "2.0"}, "dropout"),
+    ("train", {"model.adapter.mlp.activation": "foo"}, "foo"),
+    ("train", {"model.adapter.cache_precision": "8"}, "model.adapter.cache_precision=8"),
+    ("adapt-speakers", {"trainer.max_epochs": "0"}, "trainer.max_epochs=0"),
+    ("adapt-speakers", {"model.train_ds.batch_size": "0"}, "model.train_ds.batch_size=0"),
+    ("adapt-speakers", {"trainer.accelerator": "gpu"}, "No supported gpu backend"),
+    ("adapt-speakers", {"model.adapter.patience": "0"}, "model.adapter.patience=0"),
+    ("eval", {"model.test_ds.batch_size": "0"}, "batch_size=0"),
+    ("eval", {"trainer.accelerator": "gpu"}, "trainer.accelerator=gpu"),
+    ("eval", {"trainer.precision": "foo"}, "trainer.precision=foo"),
+    ("transcribe", {"max_seconds": "0"}, "max_seconds=0"),
+    ("transcribe", {"overlap_seconds": "50"}, "overlap_seconds=50"),
+    ("train-base", {"trainer.accelerator": "gpu"}, "trainer"),
+    ("train-base", {"trainer.max_epochs": "0"}, "trainer.max_epochs=0"),
+    ("train-base", {"model.optim.name": "foo"}, "model.optim.name=foo"),
+    ("train-base", {"model.encoder.rnn_type": "foo"}, "foo"),
+    ("train-base", {"seed": "-1"}, "seed=-1"),
     # where it is written
+    ("adapt-speakers", {"output_dir": "data.json/x"}, "data.json/x"),
+    ("adapt-speakers", {"adapter_store": "data.json"}, "data.json"),
     ("adapt-speakers", {"adapter_store": None}, "adapter_store is not set"),
     ("eval", {"output_filename": "data.json"}, "data.json would overwrite"),
     ("transcribe", {"output_filename": "data.json"}, "data.json would overwrite"),
     ("transcribe", {"output_filename": "base.nemo"}, "base.nemo would overwrite"),
+    ("eval", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
     ("transcribe", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
 ]
+# Folders for results, which are made before it is computed what goes there.
+LEFT = {"adapt-speakers": ["speakers"], "train-base": ["nemo_experiments"]}
 IDS = [" ".join((command, *changes)) for command, changes, _ in WRONG]
 
 
@@ -239,4 +268,4 @@ def test_wrong_input_is_one_line(
     assert line.strip().isprintable()
     assert "Traceback" not in out + err
     assert {path.name: path.read_bytes() for path in inputs.iterdir() if path.is_file()} == before
-    assert {path.name for path in inputs.iterdir() if path.is_dir()} <= {"store"}
+    assert {path.name for path in inputs.iterdir() if path.is_dir()} <= {"store", *LEFT.get(command, ())}

@@ -8,6 +8,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import OmegaConf
 
+from nemo_ds2_adapters.adapters.enabling import enabled_names
 from nemo_ds2_adapters.cli.script import check_config
 from nemo_ds2_adapters.compat import build_deepspeech2
 from nemo_ds2_adapters.configs import shipped_config
@@ -44,7 +45,12 @@ def test_training(build, manifest: Path, tmp_path: Path, monkeypatch: pytest.Mon
     exec("from nemo_ds2_adapters import AdapterManager, AdapterTrainer", names)
     calls = cells("## Training")
     assert len(calls) == 5
-    for call in calls:
+    with_validation, train, without_validation, load, train_another = calls
+    exec(with_validation, names)
+    exec(train, names)  # on noise, which makes nothing better
+    assert not names["trainer"].result.is_kept and enabled_names(names["model"]) == []
+    assert not list(tmp_path.rglob("*.pt"))
+    for call in (without_validation, train, load, train_another):
         exec(call, names)
     assert {path.name for path in tmp_path.rglob("*.pt")} == {"user_john_adapter.pt", "user_anna_adapter.pt"}
 

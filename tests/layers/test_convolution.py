@@ -44,6 +44,16 @@ def test_equals_plain_torch_on_one_utterance(channels: list[int], activation: st
     torch.testing.assert_close(front_end(x, torch.tensor([15]))[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("time_stride", [1, 2, 3, 4])
+def test_output_frames_per_input_frame(time_stride: int) -> None:
+    front = ConvFrontEnd(16, [2, 2], time_stride=time_stride).eval()
+    lengths = torch.tensor([60, 31])
+    x, frames = front(torch.randn(2, 16, 60), lengths)
+    assert frames.tolist() == [-(-60 // time_stride), -(-31 // time_stride)] == front.output_lengths(lengths).tolist()
+    assert x.shape == (2, frames[0], front.feat_out)
+    assert front.time_stride == time_stride
+
+
 def test_clipped_relu_lies_between_0_and_20() -> None:
     x = torch.tensor([-1.0, 3.0, 21.0])
     assert ACTIVATIONS["clipped_relu"]()(x).tolist() == [0.0, 3.0, 20.0]

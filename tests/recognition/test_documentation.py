@@ -41,5 +41,5 @@ def test_keys_on_the_page_exist() -> None:
     text = PAGE.read_text(encoding="utf-8")
     conf = Path(__file__).parents[2] / "conf" / "asr_adapters"
     known = "".join(path.read_text(encoding="utf-8") for path in conf.rglob("*.yaml"))
-    keys = re.findall(r"(?<=[ .])(\w+)=\S+", "".join(re.findall(r"```\n(python.*?)```", text, re.DOTALL)))
+    keys = re.findall(r"(?<=[ .])(\w+)=\S+", "".join(re.findall(r"```\n(ds2-adapters.*?)```", text, re.DOTALL)))
     assert len(keys) >= 9 and [key for key in keys if f"{key}:" not in known] == []

@@ -1,11 +1,16 @@
 """A tiny base model, and the scripts as programs and as functions."""
 
 import importlib.util
+import io
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 from nemo.collections.asr.models import EncDecCTCModel
@@ -17,16 +22,56 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "asr"
 
 
-@pytest.fixture
-def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a script below examples/asr in an empty directory."""
+class Finished(NamedTuple):
+    """How a program ended."""
 
-    def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Finished]]:
+    """Run a script below examples/asr as if from an empty directory, in this process: NeMo takes long to import."""
+
+    def run(name: str, *overrides: str) -> Finished:
+        out, err = io.StringIO(), io.StringIO()
+        code: int | str | None = 0
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                loaded(name).main(overrides)
+            except SystemExit as end:
+                code = end.code
+        if isinstance(code, str):  # which Python prints at the end of a process
+            err.write(f"{code}\n")
+            code = 1
+        return Finished(code or 0, out.getvalue(), err.getvalue())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    yield run
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def start_script(tmp_path: Path) -> Callable[..., Finished]:
+    """Run a script below examples/asr in an empty directory, in a process of its own."""
+
+    def run(name: str, *overrides: str) -> Finished:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
         command = [sys.executable, str(SCRIPTS / name), *overrides]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def loaded(name: str) -> ModuleType:
+    """A script below examples/asr as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, SCRIPTS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -41,13 +86,7 @@ def base_nemo(make_model, tmp_path: Path) -> Path:
 def call_script() -> Callable[[str, DictConfig], None]:
     """Call the main function of a script with a config, in this process."""
 
-    def call(name: str, cfg: DictConfig) -> None:
-        spec = importlib.util.spec_from_file_location(Path(name).stem, SCRIPTS / name)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.main(cfg)
-
-    return call
+    return lambda name, cfg: loaded(name).main(cfg)
 
 
 @pytest.fixture

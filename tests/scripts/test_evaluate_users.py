@@ -86,4 +86,4 @@ def test_wrong_settings(call_script, per_user: DictConfig, tmp_path: Path, chang
     with pytest.raises(SystemExit) as end:
         call_script(EVALUATE, per_user)
     assert str(end.value.code).startswith("error: ") and message in str(end.value.code)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "users.jsonl").exists()

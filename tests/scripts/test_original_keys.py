@@ -19,6 +19,7 @@ def test_a_person_is_adapted_with_the_originals_settings(run_script, base_nemo: 
         "asr_adapters/train_asr_adapter.py",
         f"model.nemo_model={base_nemo}",
         f"model.train_ds.manifest_filepath={manifest}",
+        "model.adapter.folds=0",  # the recordings are noise: nothing would be better than the base
         *overrides,
     )
     assert finished.returncode == 0, finished.stderr

@@ -31,7 +31,7 @@ def test_grid(run_script, base_nemo: Path, manifest: Path, tmp_path: Path) -> No
     assert finished.returncode == 0, finished.stderr
     # Training and validation are the same four recordings here; a second trial finds their activations.
     assert "computed once, 0 utterances" in finished.stdout
-    assert "best first" in finished.stdout and "search/trials.csv" in finished.stdout
+    assert "Best first" in finished.stdout and "search/trials.csv" in finished.stdout
     rows = list(csv.DictReader((tmp_path / "search" / "trials.csv").open(encoding="utf-8")))
     assert sorted(row["model.optim.lr"] for row in rows) == ["0.01", "0.02"]
     assert all(0.0 <= float(row["score"]) <= 1.0 for row in rows)
@@ -44,7 +44,7 @@ def test_optuna_or_one_line_that_says_what_is_missing(run_script, base_nemo: Pat
     finished = run_script(SEARCH, "--multirun", *overrides(base_nemo, manifest), "hydra.sweeper.n_trials=2")
     if WITH_OPTUNA:
         assert finished.returncode == 0, finished.stderr
-        assert "Best value" in finished.stdout and "best first" in finished.stdout
+        assert "Best value" in finished.stdout and "Best first" in finished.stdout
     else:
         assert finished.returncode == 1
         (line,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 
@@ -17,48 +17,6 @@ def error_of(call_script, name: str, cfg: DictConfig) -> str:
     message = end.value.code
     assert isinstance(message, str) and message.startswith("error: ") and "\\n" not in message
     return message
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("model.pretrained_model", "stt_en", "set one of model.nemo_model and model.pretrained_model, both are set"),
-        ("model.nemo_model", None, "set one of model.nemo_model and model.pretrained_model, none is set"),
-        ("model.nemo_model", "nowhere.nemo", "model.nemo_model=nowhere.nemo: no such file"),
-        ("model.train_ds.manifest_filepath", None, "model.train_ds.manifest_filepath is not set"),
-        (
-            "model.validation_ds.manifest_filepath",
-            "nowhere.json",
-            "model.validation_ds.manifest_filepath=nowhere.json",
-        ),
-        ("model.adapter.adapter_name", 123, "model.adapter.adapter_name=123 is not text"),
-        (
-            "model.adapter.adapter_name",
-            "???",
-            "set one of model.adapter.adapter_name and model.adapter.user_id, none is",
-        ),
-        ("model.adapter.user_id", "john", "set one of model.adapter.adapter_name and model.adapter.user_id, both are"),
-        ("model.adapter.adapter_name", "john.doe", "john.doe"),
-        ("model.adapter.adapter_name", "module", "module"),
-        ("model.adapter.adapter_type", "lora", "model.adapter.adapter_type=lora: expected one of mlp, linear"),
-        ("model.adapter.mlp.layers", "middle", "layers='middle': expected one of first, last, all"),
-        ("model.adapter.mlp.layers", [7], "expected layer indices from 0 to 1"),
-        ("model.adapter.mlp.hidden_dims", [], "hidden_dims"),
-        ("model.adapter.adapter_module_name", "joint", "joint"),
-        ("model.adapter.continue_existing", True, "no adapter for model.adapter.adapter_name=user_john, it has none"),
-        ("model.adapter.adapter_type", "mlp_head", "set model.adapter.adapter_module_name=decoder"),
-        ("model.adapter.init_from", "user_mary", "neither an adapter of the model, which has none, nor a file"),
-        ("model.adapter.init_from", 7, "model.adapter.init_from=7 is not text"),
-        ("model.adapter.init_from_store", "nowhere", "model.adapter.init_from=None is not text"),
-        ("model.char_labels.update_labels", True, "model.char_labels.labels is not set"),
-        ("model.adapter.mlp.hidden_dim", [1], "the nearest known one is model.adapter.mlp.hidden_dims"),
-        ("log_level", "LOUD", "log_level=LOUD"),
-    ],
-)
-def test_settings(call_script, config: DictConfig, tmp_path: Path, key: str, value: object, message: str) -> None:
-    OmegaConf.update(config, key, value, force_add=True)
-    assert message in error_of(call_script, TRAIN, config)
-    assert not (tmp_path / "experiments").exists()
 
 
 def test_transcripts_outside_the_vocabulary(call_script, config: DictConfig, manifest: Path, tmp_path: Path) -> None:
@@ -104,8 +62,8 @@ def test_encoder_without_adapters(call_script, config: DictConfig, make_model, t
     assert "RNNEncoder takes no adapters" in error_of(call_script, TRAIN, config)
 
 
-def test_from_the_command_line(run_script, base_nemo: Path) -> None:
-    finished = run_script(TRAIN, f"model.nemo_model={base_nemo}", "model.adapter.adapter_nam=john")
+def test_from_the_command_line(start_script, base_nemo: Path) -> None:
+    finished = start_script(TRAIN, f"model.nemo_model={base_nemo}", "model.adapter.adapter_nam=john")
     assert finished.returncode == 1
     assert finished.stderr.strip().splitlines()[-1] == (
         "error: unknown config key model.adapter.adapter_nam, the nearest known one is model.adapter.adapter_name"

@@ -7,7 +7,7 @@ python examples/asr/asr_adapters/adapt_speakers.py \
     adapter_store=adapters
 
 Each adapter goes to the store as soon as it is finished. Run again, it goes on where it was interrupted, and trains
-further those whose recordings changed. Every key stands in conf/asr_adapters/asr_adaptation.yaml.
+further those whose recordings changed. Every key stands in conf/asr_adapters/speaker_adaptation.yaml.
 """
 
 from nemo_ds2_adapters.cli.adapt_speakers import main

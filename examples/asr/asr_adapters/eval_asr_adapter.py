@@ -15,7 +15,7 @@ python examples/asr/asr_adapters/eval_asr_adapter.py \
     model.test_ds.manifest_filepath=everybody/test.json
 
 compares base and personal adapters, per person and in total; without adapter_store the adapters are those of the
-.nemo, by name. Every key stands in conf/asr_adapters/asr_adaptation.yaml.
+.nemo, by name. Every key stands in conf/asr_adapters/asr_evaluation.yaml.
 """
 
 from nemo_ds2_adapters.cli.evaluate import main

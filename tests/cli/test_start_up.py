@@ -1,0 +1,71 @@
+"""What each command has imported when it is done: NeMo takes ten seconds, PyTorch one or two."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemo_ds2_adapters.adapters.adapter import with_metadata
+from nemo_ds2_adapters.formats.reading import read_adapters
+from nemo_ds2_adapters.store.store import AdapterStore
+
+FILE = Path(__file__).parents[1] / "data" / "v0_1" / "two_adapters.pt"
+PROGRAM = """
+import json
+import sys
+from nemo_ds2_adapters.cli import main
+
+for call in json.loads(sys.argv[1]):
+    try:
+        main(call)
+    except SystemExit as end:
+        assert not end.code, (call, end.code)
+    print(*(name for name in ("nemo", "torch") if name in sys.modules), file=sys.stderr)
+"""
+
+
+def imported_by(*calls: list[object]) -> set[str]:
+    """Which of NeMo and PyTorch some commands have imported, one after the other in one process."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps([[str(argument) for argument in call] for call in calls])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two users."""
+    path = tmp_path_factory.mktemp("store")
+    for name, adapter in read_adapters(FILE).items():
+        AdapterStore(path).put(name, with_metadata(adapter, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def users(store: Path) -> list[str]:
+    return sorted(AdapterStore(store).list())
+
+
+def test_help_lists_and_removals_import_neither(store: Path, users: list[str]) -> None:
+    for copy in ("one", "two"):
+        AdapterStore(store).copy(users[0], copy)
+    calls = [["--help"], ["train", "--help"], ["export", "--help"], ["list", store]]
+    removals = [["delete", store, "one", "--yes"], ["delete", store, "two", "--erase", "--yes"]]
+    assert imported_by(*calls, *removals) == set()
+
+
+def test_weights_need_pytorch_but_not_nemo(store: Path, users: list[str], tmp_path: Path) -> None:
+    calls = [
+        ["list", FILE],
+        ["inspect", FILE, next(iter(read_adapters(FILE)))],
+        ["inspect", store, users[0]],
+        ["verify", FILE, store],
+        ["export", store, users[0], tmp_path / "a.pt"],
+        ["copy", store, users[0], "copy"],
+        ["rename", store, "copy", "other"],
+        ["average", store, *users, "--into", "mean"],
+        ["import", store, tmp_path / "a.pt", "--as", users[0]],
+    ]
+    assert imported_by(*calls) == {"torch"}
