@@ -23,7 +23,7 @@ from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.formats.reading import FilePath
 
 AMOUNTS = (1, 3, 10)  # utterances of a person that are tried, beside all that are not needed for scoring
-TEST_SHARE = 1 / 3  # of a person's utterances, for scoring: every third one
+TEST_EVERY = 3  # utterances of a person, one is for scoring
 LEAST_SPEAKERS = 6
 NAME = "voice_prior"  # of the population's adapter
 DEFAULT_CONFIG = {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [64], "layers": "all"}
@@ -208,7 +208,7 @@ def _try(engine: Engine, population: Adapter, part: Sequence[range], settings: P
     members: list[Member] = []
     splits: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
     for one in part:
-        test = tuple(one[2::3])
+        test = tuple(one[TEST_EVERY - 1 :: TEST_EVERY])
         train = tuple(i for i in one if i not in test)
         for amount, count in enumerate((*AMOUNTS, len(train))):
             if count < len(train) or amount == len(AMOUNTS):

@@ -1,5 +1,6 @@
 """Learn a voice prior from a population."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,7 +12,6 @@ from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.prior import describe, save_prior
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.data.speakers import check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
@@ -34,6 +34,7 @@ def main(cfg: DictConfig) -> None:
     inputs = {f"{MANIFEST}={path}": path for path in manifest_paths(manifest, MANIFEST)}
     recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
     check_not_input(cfg.output, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
+    make_folder(Path(cfg.output).parent, f"output={cfg.output}")
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
