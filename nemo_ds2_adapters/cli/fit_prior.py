@@ -12,6 +12,7 @@ from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.prior import describe, save_prior
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
+from nemo_ds2_adapters.cli.script import hydra_command, make_folder
 from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.data.speakers import check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
