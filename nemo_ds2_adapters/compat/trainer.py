@@ -1,5 +1,7 @@
 """Train a person's adapter by the original's calls."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
@@ -93,9 +95,22 @@ class AdapterTrainer:
         with ScratchFolder("training") as folder:
             settings.setdefault("exp_dir", str(folder))
             self.result = adapt(model, adapter_name, self.train_manifest, self.validation_manifest, **settings)
+            _stop_logging_into(folder)
         if self.result.is_kept:
             AdapterManager.save_adapter(model, self.adapter_save_dir, adapter_name)
         return model
+
+
+def _stop_logging_into(folder: Path) -> None:
+    """Take the log files that NeMo's experiment manager has opened in a folder from the process's loggers.
+
+    They are opened again at the next message if anybody (Hydra does) closes all log files meanwhile.
+    """
+    for logger in list(logging.root.manager.loggerDict.values()):
+        for handler in list(getattr(logger, "handlers", ())):
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder):
+                logger.removeHandler(handler)  # type: ignore[union-attr]  # what has handlers is a logger
+                handler.close()
 
 
 def _start(model: ASRModel, name: str) -> dict[str, Any]:

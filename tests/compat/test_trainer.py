@@ -1,5 +1,6 @@
 """Training by the original's calls: what is trained, from where it starts, and what is written."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,10 @@ def test_wrong_input_is_named_before_anything_changes(build, trainer, manifest: 
     with pytest.raises(InputError, match="second, third are enabled: enable the one that john is to start from"):
         trainer().train(model, adapter_name="john")
     assert list_adapters(model) == ["default", "second", "third"]
+
+
+def test_log_files_end_with_the_folder_they_are_in(build, trainer) -> None:
+    trainer().train(build(), 2, 1, "john")
+    logging.shutdown(logging._handlerList[:])  # what Hydra does, through logging.config; a message opens files again
+    logging.getLogger("nemo_logger").error("after training")
+    logging.getLogger("lightning.pytorch").error("after training")
