@@ -1,31 +1,231 @@
-"""What people gain by a voice prior, and by an adapter of their own from it, on recordings that nothing has heard.
+"""What people gain by a voice prior and by adapters of their own, beside other ways, on recordings nothing has heard.
 
-python benchmarks/personal.py --base base.nemo --prior prior.pt --train people_train.json --test people_test.json
+python benchmarks/personal.py --base base.nemo --prior prior.pt --train train.json --test test.json --output folder
 
-Neither base nor prior may know the people. For each number of utterances that a person gives, everybody is adapted as
-adapt_speakers.py does it, and base, population's adapter and what was kept are scored on the person's test recordings.
-Intervals are over people (percentile bootstrap).
+Neither base nor prior may know the people. For each number of seconds that a person gives (`--seconds`), whoever has
+so many gets an adapter as adapt_speakers.py makes it; base, population's adapter and what was kept are scored on the
+person's test recordings. With `--fine-tune`, all weights of the base are trained for each person, with the same
+speech, and scored on another person as well; with `--linear`, NeMo's LinearAdapter at the defaults of NeMo's own
+script. A table, personal.json and personal.png; intervals are over people (percentile bootstrap).
 """
 
 import argparse
+import copy
+import math
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
+from nemo.collections.asr.models import EncDecCTCModel
 from rich.console import Console
-from rich.table import Table
 from scipy import stats
 
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.lent_model import training_engine
-from nemo_ds2_adapters.adaptation.prior import read_prior
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adaptation.settings import Settings
+from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.output import quiet
-from nemo_ds2_adapters.data.speakers import Speaker, read_speakers
+from nemo_ds2_adapters.data.dataset import UtteranceDataset
+from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.speakers import read_speakers
 from nemo_ds2_adapters.evaluation.errors import Score
+from nemo_ds2_adapters.evaluation.recognised import recognise
+from nemo_ds2_adapters.evaluation.report import percent, table, write_json
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
+from nemo_ds2_adapters.layers import MaskedBatchNorm
 
 AT_ONCE = 16  # people
+MEAN_OFF = 0.7  # of the seconds that were asked for; who has fewer is left out
+LOST = 0.01  # word errors per word, more than this is harm
+LINEAR = {"_target_": "nemo.collections.common.parts.adapter_modules.LinearAdapter", "dim": 32}
+LINEAR_STEPS, LINEAR_BATCH = 1000, 16  # of NeMo's asr_adaptation.yaml, as is the optimiser below
+COSINE = {"name": "CosineAnnealing", "warmup_ratio": 0.1, "min_lr": 1e-5}
+LINEAR_OPTIM = {"name": "adamw", "lr": 0.001, "betas": [0.9, 0.98], "weight_decay": 0.0, "sched": COSINE}
+BASE, PRIOR, PERSONAL, LINEAR_WAY, FULL = (
+    "base",
+    "no speech: prior",
+    "personal adapter",
+    "LinearAdapter",
+    "all weights",
+)
+COLOURS = {PRIOR: "#e0a030", PERSONAL: "#2a7f62", LINEAR_WAY: "#7a68a6", FULL: "#356abc"}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose utterances are trained and tested on."""
+
+    train: tuple[Utterance, ...]
+    test: tuple[Utterance, ...]
+
+    def seconds(self) -> float:
+        """Of speech for training."""
+        return sum(utterance.duration for utterance in self.train)
+
+    def given(self, seconds: float) -> "Person":
+        """With the first utterances, so many seconds of them or just less; the first one in any case."""
+        ends = np.cumsum([utterance.duration for utterance in self.train])
+        return Person(self.train[: max(1, int((ends <= seconds).sum()))], self.test)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a way of personalising did for people with so much speech."""
+
+    way: str
+    seconds: float  # of speech, their mean
+    base: list[Score]  # of each person
+    scores: list[Score]
+    note: str = ""
+
+    @property
+    def wer(self) -> float:
+        """Of all their words, a fraction."""
+        return sum(self.scores, Score()).wer or 0.0
+
+    @property
+    def base_wer(self) -> float:
+        """The same with the base."""
+        return sum(self.base, Score()).wer or 0.0
+
+    @property
+    def worse(self) -> int:
+        """People with more errors than with the base."""
+        return sum(b.word_errors < a.word_errors for b, a in zip(self.base, self.scores))
+
+    @property
+    def harmed(self) -> int:
+        """Of these, who lost more than one word in a hundred."""
+        return sum(a.word_errors - b.word_errors > LOST * b.words for b, a in zip(self.base, self.scores))
+
+    def interval(self, statistic: Callable[..., np.ndarray]) -> tuple[float, float]:
+        """Of a statistic of word errors with the base, word errors and words, over people."""
+        columns = [[one.word_errors for one in self.base], [one.word_errors for one in self.scores]]
+        columns.append([one.words for one in self.scores])
+        if len(self.scores) < 2:
+            return math.nan, math.nan
+        data = tuple(np.array(column, dtype=float) for column in columns)
+        found = stats.bootstrap(data, statistic, paired=True, vectorized=True, method="percentile", rng=0)
+        return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def fewer(base: np.ndarray, errors: np.ndarray, words: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Share of the base's errors that is gone."""
+    return 1 - errors.sum(axis=axis) / base.sum(axis=axis)
+
+
+def rate(base: np.ndarray, errors: np.ndarray, words: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Word error rate."""
+    return errors.sum(axis=axis) / words.sum(axis=axis)
+
+
+def scored(
+    model: EncDecCTCModel, adapters: Sequence[Adapter | None], like: Adapter, people: list[Person]
+) -> list[Score]:
+    """Of each person's test utterances, with an adapter each, None for the base."""
+    with training_engine(model, [person.test for person in people], like) as (engine, positions, _):
+        return [sum(engine.score(one, adapter), Score()) for adapter, one in zip(adapters, positions)]
+
+
+def by_adapters(model: EncDecCTCModel, people: list[Person], prior: VoicePrior) -> tuple[list[Score], str]:
+    """With what `adapt_group` keeps for each; and how often it is what, and its processor time."""
+    started = time.process_time()
+    adapters: list[Adapter | None] = []
+    kinds: list[str] = []
+    for first in range(0, len(people), AT_ONCE):
+        some = [person.train for person in people[first : first + AT_ONCE]]
+        settings = Settings({"name": "adamw", "lr": 0.002})
+        outcomes = dict(adapt_group(model, some, settings, prior.adapter, prior=prior))
+        adapters += [outcomes[i].adapter for i in range(len(some))]
+        kinds += [outcomes[i].kind if outcomes[i].problem is None else "problem" for i in range(len(some))]
+    seconds = (time.process_time() - started) / len(people)
+    note = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    return scored(model, adapters, prior.adapter, people), f"{note}; {seconds:.1f} s each"
+
+
+def by_linear_adapters(model: EncDecCTCModel, people: list[Person]) -> tuple[list[Score], str]:
+    """As NeMo's script trains it: so many steps, and what has come of it is kept."""
+    started = time.process_time()
+    start = new_adapter(model, "linear", LINEAR, 0)
+    scores = []
+    for person in people:
+        with training_engine(model, [person.train, person.test], start) as (engine, (train, test), own):
+            epochs = math.ceil(LINEAR_STEPS / math.ceil(len(train) / LINEAR_BATCH))
+            settings = Settings(LINEAR_OPTIM, LINEAR_BATCH, epochs, gradient_clip_val=0.0)
+            member = engine.member(own, train, [], settings)
+            for _ in range(epochs):
+                engine.train_epoch([member])
+            scores.append(sum(engine.score(test, member.adapter()), Score()))
+    return scores, f"{(time.process_time() - started) / len(people):.1f} s each"
+
+
+def by_fine_tuning(
+    model: EncDecCTCModel, people: list[Person], lr: float, epochs: int
+) -> tuple[list[Score], list[Score], str]:
+    """With all weights trained for each person: their scores, and those of the next person with the same weights."""
+    started = time.process_time()
+    own, others = [], []
+    for person, other in zip(people, [*people[1:], people[0]]):
+        tuned = fine_tuned(model, person.train, lr, epochs)
+        own.append(sum((one.score for one in recognise(tuned, person.test, progress=False)), Score()))
+        others.append(sum((one.score for one in recognise(tuned, other.test, progress=False)), Score()))
+    return own, others, f"{(time.process_time() - started) / len(people):.1f} s each"
+
+
+def fine_tuned(model: EncDecCTCModel, utterances: Sequence[Utterance], lr: float, epochs: int) -> EncDecCTCModel:
+    """A copy of the base, all of its weights trained; norms keep their statistics, which a minute does not give."""
+    torch.manual_seed(0)
+    tuned = copy.deepcopy(model)
+    tuned.spec_augmentation = None
+    tuned.unfreeze()
+    tuned.train()
+    for module in tuned.modules():
+        if isinstance(module, MaskedBatchNorm):
+            module.eval()
+    data = UtteranceDataset(utterances, tuned)
+    batches = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True, collate_fn=data.collate_fn)
+    optimiser = torch.optim.AdamW(tuned.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
+    for _ in range(epochs):
+        for signals, lengths, tokens, token_lengths in batches:
+            log_probs, frames, _ = tuned(input_signal=signals, input_signal_length=lengths)
+            loss = tuned.loss(log_probs=log_probs, targets=tokens, input_lengths=frames, target_lengths=token_lengths)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(tuned.parameters(), 1.0)
+            optimiser.step()
+    return tuned.eval()
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Word error rate by seconds of speech, and everybody's with the most speech, beside the base's."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    curve, everybody = figure.subplots(1, 2, width_ratios=(3, 2))
+    for way in dict.fromkeys(row.way for row in rows):
+        own = [row for row in rows if row.way == way]
+        seconds, wers = [row.seconds for row in own], [100 * row.wer for row in own]
+        errors = 100 * np.abs(np.array([row.interval(rate) for row in own]).T - np.array([row.wer for row in own]))
+        style = {"color": "#9aa5b1", "linestyle": ":"} if way == BASE else {"color": COLOURS[way]}
+        curve.errorbar(seconds, wers, yerr=errors, marker="o", capsize=3, label=way, **style)
+    curve.set(xlabel="seconds of a person's speech", ylabel="word error rate, % (95 % over people)")
+    curve.set_ylim(0, None)
+    curve.legend(frameon=False)
+    last = [row for row in rows if row.way == PERSONAL][-1]
+    before, after = ([100 * (one.wer or 0.0) for one in scores] for scores in (last.base, last.scores))
+    colours = ["#c0392b" if a > b else COLOURS[PERSONAL] for b, a in zip(before, after)]
+    everybody.scatter(before, after, color=colours, s=24)
+    most = max(*before, *after) * 1.05
+    everybody.plot([0, most], [0, most], color="#9aa5b1", linewidth=1)
+    everybody.set(xlabel="word error rate of the base, %", ylabel="with the personal adapter, %")
+    everybody.set_title(f"{len(before)} people, {last.seconds:.0f} s each; {last.worse} worse (red)", fontsize=10)
+    for axes in (curve, everybody):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -33,68 +233,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("base", "prior", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--amounts", type=int, nargs="+", default=[1, 3, 10], help="utterances of each person")
+    parser.add_argument(
+        "--seconds", type=float, nargs="+", default=[5, 10, 20, 45, 90], help="of each person's speech"
+    )
     parser.add_argument("--people", type=int, default=None, help="only the first so many")
+    parser.add_argument("--fine-tune", type=float, nargs=2, metavar=("LR", "EPOCHS"), help="all weights of the base")
+    parser.add_argument("--linear", action="store_true", help="NeMo's LinearAdapter, 1,000 steps")
+    parser.add_argument("--output", type=Path, default=Path("personal"), help="folder")
     options = parser.parse_args()
     quiet("ERROR")
     model, prior = restore_model(options.base, None), read_prior(options.prior)
     train, test = (
-        {speaker.user_id: speaker for speaker in read_speakers(path, path, "speaker")[0]}
+        {speaker.user_id: tuple(speaker.utterances) for speaker in read_speakers(path, path, "speaker")[0]}
         for path in (options.train, options.test)
     )
-    people = [name for name in train if name in test][: options.people]
-    table = Table(
-        "speech", "WER base", "no speech", "kept", "fewer errors", "better / worse", "lost > 1 %", "kinds", "s"
-    )
-    base = _scores(model, [None] * len(people), prior.adapter, [test[name] for name in people])
-    alone = _scores(model, [prior.adapter] * len(people), prior.adapter, [test[name] for name in people])
-    for amount in options.amounts:
-        started = time.process_time()
-        kept: list[Adapter | None] = []
-        kinds: list[str] = []
-        groups = [train[name].utterances[:amount] for name in people]
-        for first in range(0, len(groups), AT_ONCE):
-            some = groups[first : first + AT_ONCE]
-            settings = Settings({"name": "adamw", "lr": 0.002})
-            outcomes = dict(adapt_group(model, some, settings, prior.adapter, prior=prior))
-            kept += [outcomes[i].adapter for i in range(len(some))]
-            kinds += [outcomes[i].kind if outcomes[i].problem is None else "problem" for i in range(len(some))]
-        seconds = (time.process_time() - started) / len(people)
-        adapted = _scores(model, kept, prior.adapter, [test[name] for name in people])
-        speech = np.mean([sum(u.duration for u in group) for group in groups])
-        table.add_row(
-            f"{speech:.0f} s",
-            *(f"{100 * sum(scores, Score()).wer:.1f} %" for scores in (base, alone, adapted)),
-            _gain(base, adapted),
-            f"{_count(base, adapted, lambda b, a: a < b)} / {_count(base, adapted, lambda b, a: a > b)}",
-            str(_count(base, adapted, lambda b, a: a > b + 0.01)),
-            ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))),
-            f"{seconds:.1f}",
+    people = [Person(train[name], test[name]) for name in train if name in test][: options.people]
+    base = scored(model, [None] * len(people), prior.adapter, people)
+    rows = [
+        Row(BASE, 0.0, base, base),
+        Row(PRIOR, 0.0, base, scored(model, [prior.adapter] * len(people), prior.adapter, people)),
+    ]
+    for seconds in options.seconds:
+        have = [i for i, person in enumerate(people) if person.seconds() >= MEAN_OFF * seconds]
+        if not have:
+            continue
+        some, own_base = [people[i].given(seconds) for i in have], [base[i] for i in have]
+        mean = float(np.mean([person.seconds() for person in some]))
+        rows.append(Row(PERSONAL, mean, own_base, *by_adapters(model, some, prior)))
+        if options.linear:
+            rows.append(Row(LINEAR_WAY, mean, own_base, *by_linear_adapters(model, some)))
+        if options.fine_tune:
+            own, others, note = by_fine_tuning(model, some, options.fine_tune[0], int(options.fine_tune[1]))
+            rows.append(Row(FULL, mean, own_base, own, note))
+            forgot = Row("", mean, [*own_base[1:], own_base[0]], others)
+            print(f"all weights, {mean:.0f} s: other people {percent(forgot.base_wer)} -> {percent(forgot.wer)}")
+    show(rows)
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_json([asdict(row) for row in rows], options.output / "personal.json")
+    draw(rows, options.output / "personal.png")
+
+
+def show(rows: Sequence[Row]) -> None:
+    """The table."""
+    headings = ("", "speech", "people", "base", "WER", "fewer errors", "better /\nworse", "lost\n> 1 %", "")
+    cells = []
+    for row in rows:
+        low, high = row.interval(fewer)
+        gone = f"{100 * (1 - row.wer / row.base_wer):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        better = sum(b.word_errors > a.word_errors for b, a in zip(row.base, row.scores))
+        cells.append(
+            (row.way, f"{row.seconds:.0f} s", str(len(row.base)), percent(row.base_wer), percent(row.wer))
+            + ((gone, f"{better} / {row.worse}", str(row.harmed), row.note) if row.way != BASE else ("",) * 4)
         )
-    Console(width=110).print(table)
-    print(f"{len(people)} people; no speech: {_gain(base, alone)}, {_count(base, alone, lambda b, a: a > b)} worse")
-
-
-def _scores(model, adapters: list[Adapter | None], like: Adapter, speakers: list[Speaker]) -> list[Score]:
-    """Of each person's utterances, with an adapter each."""
-    groups = [speaker.utterances for speaker in speakers]
-    with training_engine(model, groups, like) as (engine, positions, _):
-        return [sum(engine.score(one, adapter), Score()) for adapter, one in zip(adapters, positions)]
-
-
-def _count(base: list[Score], adapted: list[Score], test) -> int:
-    return sum(test(b.wer, a.wer) for b, a in zip(base, adapted))
-
-
-def _gain(base: list[Score], adapted: list[Score]) -> str:
-    b, a = (np.array([score.word_errors for score in scores], dtype=float) for scores in (base, adapted))
-
-    def relative(b: np.ndarray, a: np.ndarray, axis: int = -1) -> np.ndarray:
-        return 1 - a.sum(axis=axis) / b.sum(axis=axis)
-
-    interval = stats.bootstrap((b, a), relative, paired=True, vectorized=True, method="percentile", rng=0)
-    low, high = interval.confidence_interval
-    return f"{100 * relative(b, a):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    Console(width=130).print(table("Word errors on test recordings", headings, cells))
 
 
 if __name__ == "__main__":
