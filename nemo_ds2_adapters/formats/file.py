@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
@@ -11,7 +12,7 @@ from nemo_ds2_adapters.adapters.attach import attach, undone_on_error
 from nemo_ds2_adapters.adapters.attached import attached_adapters, without_info
 from nemo_ds2_adapters.adapters.blocks import adapter_names
 from nemo_ds2_adapters.errors import InputError, naming
-from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.formats.nemo import to_nemo
 from nemo_ds2_adapters.formats.original import to_original
 from nemo_ds2_adapters.formats.pt import to_pt
@@ -93,7 +94,9 @@ def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str
         InputError: the format cannot hold them, see `adapters_bytes`.
         AdapterFileError: the file cannot be written; an existing one is untouched.
     """
-    write_atomically(path, adapters_bytes(adapters, file_format))
+    content = adapters_bytes(adapters, file_format)
+    sweep(Path(path).parent)
+    write_atomically(path, content)
 
 
 def adapters_bytes(adapters: Iterable[Adapter], file_format: str = OURS) -> bytes:

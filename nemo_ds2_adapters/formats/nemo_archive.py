@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, open_dict
 
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.atomic import replacement
+from nemo_ds2_adapters.formats.atomic import replacement, sweep
 
 if TYPE_CHECKING:
     from nemo.collections.asr.models import ASRModel
@@ -53,6 +53,7 @@ def save_nemo(model: ModelPT, path: str | os.PathLike[str]) -> None:
     Raises:
         AdapterFileError: the operating system refuses; an existing file is untouched.
     """
+    sweep(Path(path).parent)
     with replacement(path) as temporary:
         try:
             model.save_to(str(temporary))

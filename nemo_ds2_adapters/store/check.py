@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.folder import CACHE, Folder
 from nemo_ds2_adapters.store.shelf import read_version
 from nemo_ds2_adapters.store.version import versions_among
@@ -36,6 +37,7 @@ def check_store(folder: Folder, on_progress: Callable[[float], None] = lambda _:
         AdapterFileError: the store as a whole cannot be read.
     """
     report = StoreReport()
+    report.repaired += [f"{path}: removed, left by a run that was killed" for path in sweep_scratch()]
     shards = folder.shards()
     for i, shard in enumerate(shards):
         try:
