@@ -13,7 +13,7 @@ from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import FilePath, read_adapters
+from nemo_ds2_adapters.formats.reading import FilePath, read_adapter
 
 KEY = "voice_prior"  # of the population adapter's metadata
 
@@ -136,10 +136,7 @@ def read_prior(path: FilePath) -> VoicePrior:
     Raises:
         AdapterFileError: the file is damaged, or holds no prior.
     """
-    adapters = list(read_adapters(path).values())
-    if len(adapters) != 1:
-        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, a voice prior is one")
-    return VoicePrior.of(adapters[0], str(path))
+    return VoicePrior.of(read_adapter(path), str(path))
 
 
 def check_fits(prior: VoicePrior, fingerprint: str) -> None:
