@@ -178,7 +178,7 @@ def _check_type(module: AdapterModuleMixin, name: str, target: str) -> None:
     """Conformer's encoder names the types it takes, but only its layers look, and they name none."""
     from nemo.utils.model_utils import import_class_by_path
 
-    from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter
+    from nemo_ds2_adapters.modules.adapters import HEAD_PLACE, MLPHeadAdapter
 
     try:
         adapter_class = import_class_by_path(target)

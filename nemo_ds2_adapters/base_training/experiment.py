@@ -25,11 +25,7 @@ NO_NEMO_FILE = {"save_best_model": False, "save_nemo_on_train_end": False}
 
 
 def make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
-    """Lightning's trainer.
-
-    Raises:
-        InputError: it refuses an argument, such as a device that is not there.
-    """
+    """Lightning's trainer. Raises InputError: it refuses an argument, such as a device that is not there."""
     try:
         return pl.Trainer(**arguments)
     except (*REFUSALS, RuntimeError) as error:

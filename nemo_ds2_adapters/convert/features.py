@@ -78,15 +78,15 @@ def kospeech_features(settings: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def mel_features(bands: int, sample_rate: int = 16000) -> dict[str, Any]:
+def mel_features(bands: int) -> dict[str, Any]:
     """Config of NeMo's mel preprocessor in the sizes that KoSpeech uses: a place to train on from, no equal."""
     return {
         "_target_": MEL,
-        "sample_rate": sample_rate,
+        "sample_rate": 16000,  # Hz
         "window_size": 0.02,  # seconds
         "window_stride": 0.01,  # seconds
         "window": "hann",
-        "n_fft": int(0.02 * sample_rate),
+        "n_fft": 320,
         "features": bands,
         "normalize": "all_features",
         "preemph": None,

@@ -35,11 +35,7 @@ class Tokeniser:
             )
 
     def __call__(self, utterance: Utterance) -> list[int]:
-        """Numbers of the units.
-
-        Raises:
-            InputError: the parser has no reading of the transcript.
-        """
+        """Numbers of the units. Raises InputError: the parser has no reading of the transcript."""
         units = self._parse(utterance.text) if utterance.text else []
         if units is None:
             raise InputError(f"{utterance.label}: the transcript {utterance.text!r} cannot be normalised")

@@ -35,11 +35,7 @@ def as_row(result: Any) -> dict[str, Any]:
 
 
 def write_json(content: Any, path: str | os.PathLike[str]) -> None:
-    """One JSON document.
-
-    Raises:
-        InputError, AdapterFileError: it cannot be written. So do all writers here.
-    """
+    """One JSON document. Raises InputError, AdapterFileError: it cannot be written. So do all writers here."""
     _save((json_text(content, indent=2) + "\n").encode(), path)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.errors import AdapterFileError
-from nemo_ds2_adapters.formats.nemo import from_nemo
+from nemo_ds2_adapters.formats.nemo import FORMAT_VERSION, INFO_KEY, from_nemo, from_pt
 from nemo_ds2_adapters.formats.original import from_original, is_original
 from nemo_ds2_adapters.formats.plain import plain_values
-from nemo_ds2_adapters.formats.pt import FORMAT_VERSION, INFO_KEY, from_pt
 from nemo_ds2_adapters.formats.safe_pickle.archive import TorchArchive, archive_in, open_archive
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
+from nemo_ds2_adapters.formats.safetensors_file import Header
 
 FilePath = str | os.PathLike[str]
 
@@ -94,14 +94,14 @@ def inspect_adapter(path: FilePath) -> dict[str, Any]:
     return {"format": file_format, "adapters": {name: describe(a) for name, a in adapters.items()}, **about}
 
 
-def describe(adapter: Adapter) -> dict[str, Any]:
+def describe(adapter: Adapter | Header) -> dict[str, Any]:
     """What `inspect_adapter` says of one adapter."""
     return {
         "module": adapter.module,
         "type": adapter.config["_target_"],
         "parameters": adapter.parameters,
         "config": adapter.config,
-        "shapes": [{key: list(value.shape) for key, value in state.items()} for state in adapter.weights.values()],
+        "shapes": adapter.shapes,
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.store.folder import CACHE, Folder
-from nemo_ds2_adapters.store.shelf import read_version
+from nemo_ds2_adapters.store.shelf import check_version
 from nemo_ds2_adapters.store.version import versions_among
 
 
@@ -74,7 +74,7 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
     for version in versions:
         label = f"{user}/{version.file_name}"
         try:
-            read_version(folder.read(user, version.file_name), version, user, label)
+            check_version(folder.read(user, version.file_name), version, user, label)
         except FileNotFoundError:
             continue  # removed meanwhile, at a place without locks
         except AdapterFileError as error:
