@@ -132,11 +132,7 @@ def mean(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) ->
 
 
 def towards(adapter: Adapter, other: Adapter, t: float) -> Adapter:
-    """The adapter moved on the straight line to another one: itself at `t` 0, the other one's weights at 1.
-
-    Raises:
-        InputError: they differ in architecture or base, or `t` is not within 0 and 1.
-    """
+    """The adapter moved straight to another one: itself at `t` 0, the other one's weights at 1. Raises as `mean` does."""
     if not 0.0 <= t <= 1.0:
         raise InputError(f"t={t}: expected 0 (the first adapter) to 1 (the second one)")
     return mean([adapter, other], [1.0 - t, t])
@@ -145,9 +141,7 @@ def towards(adapter: Adapter, other: Adapter, t: float) -> Adapter:
 def zero(adapter: Adapter) -> Adapter:
     """An adapter of this architecture that changes nothing, the base: its last layer is zero, as before training.
 
-    Raises:
-        InputError: there is no such adapter, since its output takes the place of the base's; or it is of a type of
-            which nobody knows.
+    Raises InputError if there is none: its output takes the place of the base's, or nobody knows its type.
     """
     if not is_additive(adapter):
         raise InputError(
@@ -173,11 +167,7 @@ def _without_last_layer(state: State) -> State:
 
 
 def check_alike(first: Adapter, other: Adapter) -> None:
-    """Refuse to compute with adapters whose weights do not mean the same.
-
-    Raises:
-        InputError: says in what they differ.
-    """
+    """Refuse (InputError) to compute with adapters whose weights do not mean the same; says in what they differ."""
     one, two = first.architecture, other.architecture
     for key in one | two:
         if one.get(key) != two.get(key):

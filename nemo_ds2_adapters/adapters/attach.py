@@ -132,8 +132,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
 def plain_config(cfg: Any, name: str) -> dict[str, Any]:
     """An adapter config as plain Python values, `enabled` included, input sizes still to be inferred.
 
-    Raises:
-        InputError: not a config, no `_target_`, or an interpolation that cannot be resolved.
+    Raises InputError: not a config, no `_target_`, or an interpolation that cannot be resolved.
     """
     try:
         # Not OmegaConf.structured: it refuses the None that stands for an input size to be inferred.

@@ -43,16 +43,7 @@ class Tokeniser:
 
 
 def check_vocabulary(utterances: Iterable[Utterance], key: str, model: ASRModel) -> None:
-    """Refuse transcripts with characters that the model cannot write.
-
-    Args:
-        utterances: with the transcripts.
-        key: config key or argument they come from, for messages.
-        model: with a vocabulary.
-
-    Raises:
-        InputError: lists the characters.
-    """
+    """Refuse transcripts with characters that the model cannot write: InputError, which lists them and names `key`."""
     characters = sorted({character for utterance in utterances for character in normalised(utterance.text, model)})
     unknown = [character for character in characters if not _is_known(character, model)]
     if unknown:

@@ -77,12 +77,7 @@ def load_adapter(
 
 
 def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str = OURS) -> None:
-    """Write adapters to a file, atomically.
-
-    Args:
-        adapters: at least one.
-        path: the file.
-        file_format: `OURS`, `NEMO` or `ORIGINAL`.
+    """Write adapters, at least one, to a file, atomically, in the format `OURS`, `NEMO` or `ORIGINAL`.
 
     Raises:
         InputError: the format cannot hold them: this package's needs to know for which base they were made, the
@@ -100,11 +95,7 @@ def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str
 
 
 def write_values(content: dict[str, Any], path: FilePath) -> None:
-    """Write plain values and tensors as `torch.save` does, atomically.
-
-    Raises:
-        AdapterFileError: the file cannot be written; an existing one is untouched.
-    """
+    """Write plain values and tensors as `torch.save` does, atomically; raises what `write_atomically` does."""
     import torch
 
     buffer = io.BytesIO()

@@ -20,11 +20,8 @@ MAX_SHARING = 2  # bytes of weights per byte in the file: adapters may share som
 
 
 def to_nemo(adapters: Iterable[Adapter]) -> dict[str, Any]:
-    """What `torch.save` writes, readable by NeMo's `model.load_adapters` as well.
-
-    Raises:
-        InputError: two adapters have the same name, or a config is not plain.
-    """
+    """What `torch.save` writes, readable by NeMo's `model.load_adapters`. Raises InputError: a name twice, no plain
+    config."""
     modules: dict[str, str] = {}
     configs: dict[str, Any] = {GLOBAL_CFG: {META_CFG: {"modules": modules}}}
     content: dict[str, Any] = {}
@@ -42,15 +39,9 @@ def to_nemo(adapters: Iterable[Adapter]) -> dict[str, Any]:
 def from_nemo(
     content: Mapping[str, Any], info: Info | None = None, points: Mapping[str, Any] | None = None
 ) -> dict[str, Adapter]:
-    """The adapters of a file, checked.
+    """The adapters of a file of plain values and tensors, checked (AdapterFileError).
 
-    Args:
-        content: plain values and tensors.
-        info: what the file says about all of them.
-        points: by name, where the adapter sits; NeMo's own files do not say it.
-
-    Raises:
-        AdapterFileError: it does not hold sound adapters.
+    `info` is what the file says about all of them, `points` where each sits, by name; NeMo's own files say neither.
     """
     configs = content.get(CONFIG_KEY)
     if not isinstance(configs, dict):
@@ -72,12 +63,7 @@ def from_nemo(
 
 
 def to_pt(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """What `torch.save` writes.
-
-    Raises:
-        InputError: an adapter does not say for which base it was made, they say different things of base or person,
-            two have the same name, or what they say is not plain values.
-    """
+    """As `to_nemo`, with what is said of base and person, which must be the same of all (InputError)."""
     infos = [adapter.info for adapter in adapters if adapter.info is not None]
     if not infos or len(infos) < len(adapters):
         raise InputError("an adapter that does not say for which base it was made: attach it to that base first")
@@ -98,11 +84,8 @@ def to_pt(adapters: Sequence[Adapter]) -> dict[str, Any]:
 
 
 def from_pt(content: Mapping[str, Any]) -> dict[str, Adapter]:
-    """The adapters of a file, checked; they share one `Info`.
-
-    Raises:
-        AdapterFileError: it does not hold sound adapters, or is of a later version.
-    """
+    """The adapters of a file, checked; they share one `Info`. Raises AdapterFileError, also if it is of a later
+    version."""
     about = content[INFO_KEY]
     version = about.get("format_version") if isinstance(about, dict) else None
     if version != FORMAT_VERSION:

@@ -21,15 +21,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def restore_model(nemo_model: str | None, pretrained_model: str | None) -> ASRModel:
-    """Restore a model with the adapter-capable variant of its encoder.
+    """Restore a model, of a `.nemo`'s path or of a name that NeMo can download, with its encoder's adapter-capable
+    variant.
 
-    Args:
-        nemo_model: path of a `.nemo`.
-        pretrained_model: or the name of a model NeMo can download.
-
-    Raises:
-        InputError: both or none are given, the file does not exist, is no sound `.nemo` or names classes of others
-            than NeMo and this package, or the encoder takes no adapters.
+    Raises InputError: both or none are given, the file does not exist, is no sound `.nemo` or names classes of others
+    than NeMo and this package, or the encoder takes no adapters.
     """
     from nemo.collections.asr.models import ASRModel
 
@@ -47,11 +43,7 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None) -> ASRMo
 
 
 def save_nemo(model: ModelPT, path: str | os.PathLike[str]) -> None:
-    """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece.
-
-    Raises:
-        AdapterFileError: the operating system refuses; an existing file is untouched.
-    """
+    """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece."""
     with replacement(path) as temporary:
         try:
             model.save_to(str(temporary))

@@ -37,40 +37,26 @@ NAMES = Names(
 
 
 def read_adapters(path: FilePath) -> dict[str, Adapter]:
-    """The adapters of a file in any of the three formats, by name. The file is checked in full.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
+    """The adapters of a file in any of the three formats, by name, checked in full (AdapterFileError)."""
     return read_file(path)[1]
 
 
 def read_file(path: FilePath) -> tuple[str, dict[str, Adapter]]:
-    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
+    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name, checked in full
+    (AdapterFileError)."""
     with open_archive(path) as archive:
         return _adapters(archive)
 
 
 def read_adapter_bytes(data: bytes, label: str) -> dict[str, Adapter]:
-    """The adapters of what was a file, in any of the three formats, by name.
-
-    Raises:
-        AdapterFileError: the bytes are damaged or hostile; begins with `label`.
-    """
+    """As `read_adapters`, of what was a file; `label` names it in messages."""
     with archive_in(io.BytesIO(data), label) as archive:
         return _adapters(archive)[1]
 
 
 def find_adapter(adapters: Mapping[str, Adapter], name: str, where: object) -> Adapter:
-    """One of a file's adapters, by its name with or without module prefix; `where` is for the message.
-
-    Raises:
-        AdapterNameError: there is none of that name.
-    """
+    """One of a file's adapters, by its name with or without prefix, or an AdapterNameError, which says that of
+    `where`."""
     for adapter in adapters.values():
         if name in (adapter.name, adapter.full_name):
             return adapter
@@ -106,11 +92,7 @@ def describe(adapter: Adapter | Header) -> dict[str, Any]:
 
 
 def read_values(path: FilePath) -> Any:
-    """The plain values and tensors of a file that `torch.save` wrote. Nothing in it is executed.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
+    """The plain values and tensors of a file that `torch.save` wrote; nothing is executed. Raises AdapterFileError."""
     with open_archive(path) as archive:
         return _values(archive)
 

@@ -75,9 +75,8 @@ class _Place(NamedTuple):
 def to_bytes(adapter: Adapter) -> bytes:
     """The file that holds an adapter.
 
-    Raises:
-        InputError: its config or metadata are not plain values.
-        AdapterFileError: a weight is not finite or of a kind that the format has not, or the header would be too long.
+    Raises InputError: its config or metadata are not plain values. AdapterFileError: a weight is not finite or of a
+    kind that the format has not, or the header would be too long.
     """
     import torch
 
@@ -110,15 +109,8 @@ def restamped(data: Bytes, name: str, info: Info | None) -> bytes:
 
 
 def read(data: Bytes, label: str) -> Adapter:
-    """The adapter of a file, checked; its weights share the memory of the bytes if these can be written.
-
-    Args:
-        data: all of the file.
-        label: names it in messages.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
+    """The adapter of a file, checked (AdapterFileError); its weights share the memory of the bytes if these can be
+    written."""
     import torch
 
     data = memoryview(bytearray(data) if memoryview(data).readonly else data)
@@ -143,11 +135,7 @@ def check(data: Bytes, label: str) -> Header:
 
 
 def read_header(data: Bytes, label: str) -> Header:
-    """What a file says of its adapter, by its bytes up to `header_end` at least; the weights are not looked at.
-
-    Raises:
-        AdapterFileError: the header is damaged or hostile; begins with `label`.
-    """
+    """What a file says of its adapter, by its bytes up to `header_end` at least; the weights are not looked at."""
     with naming(label):
         text, start = _header_text(memoryview(data))
         if not text.startswith(METADATA_FIRST):  # another program wrote the file
@@ -160,11 +148,7 @@ def read_header(data: Bytes, label: str) -> Header:
 
 
 def header_end(start: Bytes) -> int:
-    """Where the weights begin, bytes, by the first 8 bytes of a file.
-
-    Raises:
-        AdapterFileError: there are not that many, or the header would be too long.
-    """
+    """Where the weights begin, bytes, by the first 8 bytes of a file. Raises AdapterFileError: that cannot be."""
     length = int.from_bytes(start[:LENGTH], "little")
     if len(start) < LENGTH or length > MAX_HEADER:
         raise AdapterFileError(f"is not a safetensors file, or its header is longer than {MAX_HEADER} bytes")

@@ -8,7 +8,7 @@ def enabled_names(cfg: DictConfig) -> list[str]:
     """Names of the enabled adapters in a config of adapters, in its order, which is the order of their application."""
     common = AdapterModuleMixin.adapter_global_cfg_key
     return [
-        name
+        str(name)
         for name, entry in cfg.items_ex(resolve=False)
         if name != common and dict(entry.items_ex(resolve=False)).get("enabled")
     ]
