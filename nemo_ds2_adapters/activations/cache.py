@@ -85,11 +85,7 @@ class PrefixCache:
         return self.get(key) is not None
 
     def put(self, key: Key, tensor: Tensor) -> None:
-        """Store a copy of a tensor, detached from any graph; an older one of this key is replaced.
-
-        Raises:
-            InputError: it goes to a file, which cannot be written.
-        """
+        """Store a copy of a tensor, detached from any graph; an older one of this key is replaced."""
         text = self._text(key)
         # A copy, not a view: that would keep the whole batch it is a part of.
         name, tensor = _name(text), tensor.detach().to("cpu", self._dtype, copy=True).contiguous()

@@ -132,7 +132,7 @@ def mean(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) ->
 
 
 def towards(adapter: Adapter, other: Adapter, t: float) -> Adapter:
-    """The adapter moved straight to another one: itself at `t` 0, the other one's weights at 1. Raises as `mean` does."""
+    """The adapter moved straight to another one: itself at `t` 0, the other one at 1. Raises what `mean` does."""
     if not 0.0 <= t <= 1.0:
         raise InputError(f"t={t}: expected 0 (the first adapter) to 1 (the second one)")
     return mean([adapter, other], [1.0 - t, t])

@@ -53,7 +53,7 @@ def chosen_adapter(cfg: DictConfig, base_allowed: bool = False) -> ChosenAdapter
 
 
 def read_text(cfg: DictConfig, key: str) -> Any:
-    """A value that may hold any text; what was taken for an interpolation is an InputError that shows how to quote it."""
+    """A value that may hold any text; an InputError shows how to quote what was taken for an interpolation."""
     try:
         return cfg[key]
     except OmegaConfBaseException as error:

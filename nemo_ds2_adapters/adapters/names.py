@@ -28,7 +28,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def check_adapter_name(name: str, taken: Iterable[str] = ()) -> None:
-    """Refuse a name without module prefix that is not legal, or taken: AdapterNameError, which proposes one that is."""
+    """Refuse a name without prefix that is not legal, or taken: AdapterNameError, which proposes one that is."""
     taken = set(taken)
     reason = illegal_reason(name)
     if reason is None and name in taken:

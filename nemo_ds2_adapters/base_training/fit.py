@@ -55,10 +55,6 @@ def train_base(
         train: what to train on, the utterances of its section `train_ds`.
         validation: those of `validation_ds`.
         say: is told in lines what the recordings are like.
-
-    Raises:
-        InputError: a setting or the data are wrong.
-        AdapterFileError: the `.nemo` cannot be written.
     """
     model_cfg = dict(values["model"])
     if "tokenizer" in model_cfg:
@@ -94,8 +90,7 @@ def train_base(
 def load_best(model: ASRModel, callback: Any) -> float | None:
     """Give the model the weights of the best epoch, if a checkpoint callback has kept them.
 
-    Returns:
-        its word error rate as a fraction, None if epochs are compared by something else or not at all.
+    Returns its word error rate as a fraction, None if epochs are compared by something else or not at all.
     """
     if not isinstance(callback, NeMoModelCheckpoint) or not Path(callback.best_model_path).is_file():
         return None
@@ -113,8 +108,7 @@ def frequent_characters(utterances: Iterable[Utterance], limit: int) -> list[str
 def make_tokenizer(folder: str, utterances: Iterable[Utterance], vocab_size: int) -> None:
     """Train SentencePiece (BPE) on the transcripts, for NeMo's `model.tokenizer.dir`; keep what is there already.
 
-    Raises:
-        InputError: so few sub-words cannot even spell the transcripts.
+    Raises InputError: so few sub-words cannot even spell the transcripts.
     """
     if (Path(folder) / "tokenizer.model").is_file():
         return

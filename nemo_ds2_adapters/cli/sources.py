@@ -36,11 +36,7 @@ class Findings:
 
 
 def open_source(text: str, create: bool = False) -> Source:
-    """The `.nemo`, `.pt` or store at a path or URL; `create` makes a store if there is none.
-
-    Raises:
-        InputError: it is none of these.
-    """
+    """The `.nemo`, `.pt` or store at a path or URL, or an InputError; `create` makes a store if there is none."""
     path = Path(text)
     if not text:
         raise InputError("the SOURCE is empty: give a .nemo, a .pt, or the directory of a store")

@@ -40,9 +40,8 @@ def make_folder(folder: Path) -> None:
 def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
     """Write the model without its adapters, so that a reader finds the old file or the new one.
 
-    Raises:
-        InputError: the path ends otherwise, or the model has files, such as a tokenizer's, which only a .nemo holds.
-        AdapterFileError: the file cannot be written.
+    Raises InputError: the path ends otherwise, or the model has files, such as a tokenizer's, which only a .nemo
+    holds.
     """
     path = check_base_path(path)
     make_folder(path.parent)
@@ -59,13 +58,9 @@ def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
 
 
 def read_base(path: Path) -> ASRModel:
-    """Build the model of a file that `write_base` wrote, or of any other .nemo.
+    """Build the model of a file that `write_base` wrote, or of any other .nemo. Raises InputError: it is no such file.
 
     No code in a .pt is executed; which classes its config may name, NeMo limits.
-
-    Raises:
-        InputError: it is no such file.
-        AdapterFileError: a `.pt` is damaged or hostile.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -84,8 +79,7 @@ def read_base(path: Path) -> ASRModel:
 def replaced_base(model: ASRModel, base: ASRModel, label: str | PathLike[str]) -> Iterator[None]:
     """Give the model another base's weights, and take them back if the block fails.
 
-    Raises:
-        InputError: the two differ in more than their weights; names `label` and what differs.
+    Raises InputError: the two differ in more than their weights; names `label` and what differs.
     """
     own, other = dict(base_tensors(model)), dict(base_tensors(base))
     theirs, ours = describe_base(base), describe_base(model)

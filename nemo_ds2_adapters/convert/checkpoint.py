@@ -60,8 +60,7 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file that `torch.save` wrote, of any version of torch.
 
-    Raises:
-        InputError: it cannot be read, is damaged or hostile, or has no state dict.
+    Raises InputError: it cannot be read, is damaged or hostile, or has no state dict.
     """
     try:
         content = unwrapped(_content(Path(path)))

@@ -140,16 +140,9 @@ def _save(model: EncDecCTCModel, out: Path) -> None:
 def _load_weights(
     model: EncDecCTCModel, weights: Mapping[str, Tensor], modules: Mapping[str, str], class_order: Sequence[int]
 ) -> None:
-    """Load encoder and decoder, none of the weights left out and none left over.
+    """Load encoder and decoder, none of the weights left out and none left over (InputError, which lists all such).
 
-    Args:
-        model: ours.
-        weights: by the original's names.
-        modules: the original's name of a module -> ours.
-        class_order: which row of the original's output layer each class is.
-
-    Raises:
-        InputError: lists all weights that are missing, unexpected, or of another shape. Nothing was loaded.
+    `modules` has ours by the original's names, `class_order` the original's row of the output layer by our class.
     """
     original = {ours: theirs for theirs, ours in modules.items()}
     targets = {

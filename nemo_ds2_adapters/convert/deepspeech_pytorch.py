@@ -29,11 +29,8 @@ def is_deepspeech_pytorch(weights: dict[str, Tensor]) -> bool:
 
 
 def read_deepspeech_pytorch(checkpoint: Checkpoint, options: Options) -> Original:
-    """Find out what the model is. Options take precedence over the file's settings, but not over its weights.
-
-    Raises:
-        InputError: something is missing, or contradicts something else.
-    """
+    """Find out what the model is. Options go before the file's settings; neither may contradict its weights
+    (InputError)."""
     weights = checkpoint.weights
     settings = checkpoint.settings | section(checkpoint.settings, "hyper_parameters")
     sizes = read_sizes(weights, CONVOLUTIONS, RECURRENT, OUTPUT)

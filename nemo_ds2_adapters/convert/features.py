@@ -37,21 +37,14 @@ NOT_IN_NEMO = {
 
 
 def spectrogram_features(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Config of a preprocessor for deepspeech.pytorch's spectrogram settings.
-
-    Raises:
-        InputError: a setting is unknown or out of range.
-    """
+    """Config of a preprocessor for deepspeech.pytorch's spectrogram settings. Raises InputError: one is unknown or
+    wrong."""
     values = _completed(settings, DEEPSPEECH_PYTORCH)
     return _checked({**values, "center": True, "normalize": True, "std_correction": 1})
 
 
 def kospeech_features(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Config of a preprocessor for KoSpeech's audio settings, if there is one that gives the same.
-
-    Raises:
-        InputError: there is none, or a setting is unknown or out of range.
-    """
+    """Config of a preprocessor for KoSpeech's audio settings. Raises InputError: none gives the same, or one is wrong."""
     values = _completed(settings, KOSPEECH)
     method = {"spectrogram": "spect"}.get(values["transform_method"], values["transform_method"])
     if method != "spect" or values["feature_extract_by"] == "kaldi":

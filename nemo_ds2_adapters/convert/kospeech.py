@@ -34,11 +34,8 @@ def is_kospeech(weights: dict[str, Tensor]) -> bool:
 
 
 def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
-    """Find out what the model is. Options take precedence over the file's settings, but not over its weights.
-
-    Raises:
-        InputError: something is missing, or contradicts something else.
-    """
+    """Find out what the model is. Options go before the file's settings; neither may contradict its weights
+    (InputError)."""
     settings = checkpoint.settings | section(checkpoint.settings, "hyper_parameters", "config")
     sizes = read_sizes(checkpoint.weights, CONVOLUTIONS, RECURRENT, OUTPUT)
     for name in ("rnn_type", "bidirectional"):

@@ -60,11 +60,8 @@ def check_agreement(name: str, read: Any, given: Any, where: str = "the weights"
 
 
 def common_encoder(sizes: Sizes, feat_in: int) -> dict[str, Any]:
-    """Arguments of `DeepSpeech2Encoder` that the weights decide.
-
-    Raises:
-        InputError: the convolutions over `feat_in` values do not give what the recurrent layers take.
-    """
+    """Arguments of `DeepSpeech2Encoder` that the weights decide; they must fit `feat_in` values per frame
+    (InputError)."""
     if conv_output_width(feat_in, sizes) != sizes.rnn_input:
         halved = 2 ** len(sizes.conv_channels)
         wanted = sizes.rnn_input // sizes.conv_channels[-1] * halved
@@ -84,16 +81,9 @@ def common_encoder(sizes: Sizes, feat_in: int) -> dict[str, Any]:
 
 
 def read_sizes(weights: Mapping[str, Tensor], convolutions: list[str], recurrent: str, output: str) -> Sizes:
-    """Sizes of a model.
+    """Sizes of a model, by the names of its modules, of which `recurrent` has `{i}` for the layer's index.
 
-    Args:
-        weights: by the original's names.
-        convolutions: names of the convolutions.
-        recurrent: name of a recurrent layer, with `{i}` for its index.
-        output: name of the output layer.
-
-    Raises:
-        InputError: a weight that is needed is missing or has another number of dimensions; names it.
+    Raises InputError: a weight that is needed is missing or has another number of dimensions; names it.
     """
     first = recurrent.format(i=0)
     indices = re.compile(re.escape(recurrent).replace(re.escape("{i}"), r"(\d+)") + r"\.weight_ih_l0")
@@ -133,11 +123,8 @@ def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[i
 def encoder_modules(convolutions: str, layers: str, norm: str, n_layers: int) -> dict[str, str]:
     """The original's name of each of the encoder's modules -> ours.
 
-    Args:
-        convolutions: before the numbers, which count convolution, norm and activation.
-        layers: before the number of a recurrent layer.
-        norm: what a layer's norm is called in it.
-        n_layers: recurrent layers.
+    `convolutions` and `layers` stand before a number; that of the convolutions counts convolution, norm and
+    activation.
     """
     parts = [(i, place, part) for i in range(2) for place, part in enumerate(("conv", "norm"))]
     modules = {f"{convolutions}.{3 * i + place}": f"encoder.conv.blocks.{i}.{part}" for i, place, part in parts}

@@ -81,7 +81,7 @@ def linear_sizes(adapter: Adapter) -> list[int]:
 
 
 def to_original(adapter: Adapter) -> dict[str, Any]:
-    """The original's five keys for a head that replaces the output layer; nothing else fits the format (InputError)."""
+    """The original's five keys for a head that replaces the output layer; nothing else fits (InputError)."""
     if not is_original_head(adapter):
         raise InputError(
             f"adapter {adapter.name!r} is a {adapter.config['_target_']}: the original's format holds only heads that "

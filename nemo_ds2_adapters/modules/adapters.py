@@ -33,11 +33,7 @@ def plain_config(cfg: DictConfig | Any) -> dict[str, Any]:
 def hidden_layers(
     in_features: int, hidden_dims: Sequence[int], activation: str, dropout: float
 ) -> tuple[list[nn.Module], int]:
-    """Linear -> activation -> dropout per hidden size, and the last of these sizes.
-
-    Raises:
-        ValueError: not 1 to 3 hidden sizes, one below 1, or an unknown activation.
-    """
+    """Linear -> activation -> dropout per hidden size, and the last of these sizes."""
     is_list = isinstance(hidden_dims, Sequence) and 1 <= len(hidden_dims) <= 3
     if not is_list or not all(isinstance(size, int) and size >= 1 for size in hidden_dims):
         raise ValueError(f"hidden_dims={hidden_dims!r}: expected a list of 1 to 3 sizes of at least 1")
@@ -115,12 +111,8 @@ class MLPAdapterConfig:
 def placement_points(layers: str | Sequence[int], n_layers: int) -> list[int]:
     """The encoder's points (0 = convolutions' output, i = after recurrent layer i - 1) that `layers` names.
 
-    Args:
-        layers: `first`, `last`, `all`, or recurrent layer indices, 0 first.
-        n_layers: recurrent layers of the encoder.
-
-    Raises:
-        ValueError: an unknown word, an empty or repeating list, or an index that the encoder does not have.
+    `layers` is `first`, `last`, `all`, or recurrent layer indices, 0 first, of `n_layers`; anything else is a
+    ValueError.
     """
     if layers == "first":
         return [0]

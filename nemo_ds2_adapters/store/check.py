@@ -25,16 +25,7 @@ class StoreReport:
 
 
 def check_store(folder: Folder, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
-    """Check all files of a store.
-
-    Args:
-        folder: where they lie.
-        on_progress: called with the share that is done, 0 to 1, again and again.
-
-    Raises:
-        StoreBusyError: another process holds a lock for too long.
-        AdapterFileError: the store as a whole cannot be read.
-    """
+    """Check all files of a store; `on_progress` is told, again and again, the share that is done, 0 to 1."""
     report = StoreReport()
     shards = folder.shards()
     for i, shard in enumerate(shards):

@@ -178,11 +178,8 @@ class LocalFolder(Folder):
 
     @contextmanager
     def lock(self, user: str) -> Iterator[None]:
-        """Keep other threads and processes from changing this user's shard.
-
-        Raises:
-            StoreBusyError: another one holds the lock for too long.
-        """
+        """Keep other threads and processes from changing this user's shard, or raise StoreBusyError: one holds it too
+        long."""
         from filelock import FileLock, Timeout  # which takes a while, and who only reads needs no lock
 
         path = self.root / LOCKS / f"{user[:SHARD_LENGTH]}.lock"

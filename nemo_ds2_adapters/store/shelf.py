@@ -56,11 +56,7 @@ class Shelf:
         return self._find(user_hash(user_id), f"user {user_id!r}", number)
 
     def before_current(self, user_id: str) -> Version:
-        """The version that was current before the current one; a version that repeats an older one counts as that.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
+        """The version that was current before the current one; a version that repeats an older one counts as that."""
         current = self.find(user_id)
         versions = self.versions(user_id)
         origin = next(v for v in versions if v.sha256 == current.sha256)
@@ -72,12 +68,7 @@ class Shelf:
         return versions[versions.index(origin) - 1]
 
     def read(self, user_id: str, number: int | None = None) -> tuple[Version, Adapter]:
-        """A user's version of this number, or the current one, and the adapter that it is.
-
-        Raises:
-            UnknownUserError: there is none.
-            AdapterFileError: the file is damaged, or no adapter of this user.
-        """
+        """A user's version of this number, or the current one, and the adapter that it is, checked (AdapterFileError)."""
         version, data, label = self._file(user_id, number)
         return version, read_version(data, version, user_hash(user_id), label)
 
@@ -130,14 +121,9 @@ class Shelf:
             self.folder.remove_user(user)
 
     def entries(self, since: datetime | None = None, on_error: OnError | None = None) -> Iterator[Entry]:
-        """What the users' current versions say of themselves, in no particular order.
+        """What the users' current versions that were stored since then say of themselves, in no particular order.
 
-        Args:
-            since: leave out what was stored before.
-            on_error: called with why a user's version cannot be read; without it, the first such version raises.
-
-        Raises:
-            AdapterFileError: a version cannot be read.
+        `on_error` is called with why a version cannot be read; without it, the first such AdapterFileError is raised.
         """
         for shard in self.folder.shards():
             for found in self._entries(shard, since):
@@ -239,11 +225,7 @@ class Shelf:
 
 
 def read_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Adapter:
-    """The adapter that the bytes of a version of the user with this hash hold, checked in full.
-
-    Raises:
-        AdapterFileError: they are damaged, or no adapter of this user; begins with `label`.
-    """
+    """The adapter that the bytes of a version of the user with this hash hold, checked in full (AdapterFileError)."""
     _check_sum(data, version, label)
     adapter = _only_adapter(data, label) if version.suffix == OLD_SUFFIX else read(data, label)
     check_owner(adapter.info, user, label)

@@ -104,16 +104,9 @@ def versions_among(file_names: Iterable[str]) -> list[Version]:
 
 
 def personal(adapter: Adapter, user_id: str, metadata: Mapping[str, Any], label: str) -> Adapter:
-    """An adapter as a user's own.
+    """An adapter of a file or a model, `label`, as a user's own, with these metadata added to its own.
 
-    Args:
-        adapter: of a file or a model.
-        user_id: whose it becomes.
-        metadata: added to its own.
-        label: of the file or model, for messages.
-
-    Raises:
-        InputError: it is another user's, or does not say for which base it was made.
+    Raises InputError: it is another user's, or does not say for which base it was made.
     """
     if adapter.info is None:
         raise InputError(
@@ -134,11 +127,7 @@ def owned(info: Info | None, user_id: str, metadata: Mapping[str, Any]) -> Info:
 
 
 def check_owner(info: Info | None, user: str, label: str) -> None:
-    """Make sure that what lies in the folder of the user with this hash is theirs.
-
-    Raises:
-        AdapterFileError: it is not; begins with `label`.
-    """
+    """Make sure (AdapterFileError) that what lies in the folder of the user with this hash is theirs."""
     if info is None:
         raise AdapterFileError(f"{label}: does not say for which base the adapter was made")
     try:
