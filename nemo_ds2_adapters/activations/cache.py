@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nemo_ds2_adapters.activations.scratch import ScratchFolder
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
+from nemo_ds2_adapters.formats.scratch import ScratchFolder
 
 Key = Mapping[str, Any]  # plain values: everything that the activations depend on
 DEFAULT_MEMORY = 2.0  # GB
 OWNER_ONLY = 0o600  # activations tell what a person said
-LEFT_BEHIND = 600.0  # seconds after which a file that is being written belongs to a run that was killed
 logger = logging.getLogger(__name__)
 MODES = ("auto", "off", "required")
 PRECISIONS = {None: None, "16": torch.float16, "bf16": torch.bfloat16, "32": torch.float32}
@@ -64,11 +62,11 @@ class PrefixCache:
             self._folder = Path(folder)
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sweep(self._folder)
             except OSError as error:
                 raise InputError(
                     f"{folder}: no folder for activations can be made there ({error.strerror})"
                 ) from error
+            sweep(self._folder)
 
     def get(self, key: Key) -> Tensor | None:
         """What was put under this key, on the CPU; None if there is nothing."""
@@ -144,13 +142,6 @@ class PrefixCache:
                 return None
             self._checked.add(name)
         return tensor
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed runs have left half written."""
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > LEFT_BEHIND:
-            path.unlink(missing_ok=True)
 
 
 def _name(text: str) -> str:

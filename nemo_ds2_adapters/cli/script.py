@@ -18,6 +18,7 @@ from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
+from nemo_ds2_adapters.formats.scratch import own_temporary_folder
 from nemo_ds2_adapters.text import printable
 
 Task = Callable[[DictConfig], Any]
@@ -59,7 +60,8 @@ def hydra_command(*configs: str) -> Callable[[Task], Callable[..., Any]]:
         def checked(cfg: DictConfig) -> Any:
             check_config(cfg, *map(shipped_config, configs))
             quiet(cfg.log_level)
-            return task(cfg)
+            with own_temporary_folder():
+                return task(cfg)
 
         @functools.wraps(task)
         def main(given: DictConfig | Sequence[str] | None = None) -> Any:

@@ -1,7 +1,6 @@
 """From a checkpoint of another toolkit to a complete `.nemo`."""
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from nemo_ds2_adapters.convert.kospeech import is_kospeech, read_kospeech
 from nemo_ds2_adapters.convert.labels import output_units, read_labels, unicode_parser
 from nemo_ds2_adapters.convert.original import Options, Original
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.layers import ACTIVATIONS
 
 FilePath = str | os.PathLike[str]
@@ -64,6 +64,7 @@ def convert_checkpoint(
     Raises:
         InputError: the file cannot be read or is hostile, something is missing or contradicts something else, or the
             weights do not fit; names it. Nothing was written.
+        AdapterFileError: `out` cannot be written.
     """
     out = Path(out)
     if out.suffix != ".nemo":
@@ -95,7 +96,7 @@ def convert_checkpoint(
     except ValueError as error:  # of an option that the encoder refuses, or an InputError
         raise InputError(f"{path}: {error}") from error
     model.eval()
-    _save(model, out)
+    save_nemo(model, out)
     for note in original.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
     return model
@@ -125,16 +126,6 @@ def _model_config(original: Original, vocabulary: list[str]) -> DictConfig:
             "decoding": {"strategy": "greedy_batch"},
         }
     )
-
-
-def _save(model: EncDecCTCModel, out: Path) -> None:
-    """Write beside `out` first: killed meanwhile, no half of a file stands there."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".convert") as folder:
-            model.save_to(str(Path(folder) / out.name))
-            os.replace(Path(folder) / out.name, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 def _load_weights(

@@ -44,7 +44,7 @@ def spectrogram_features(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kospeech_features(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Config of a preprocessor for KoSpeech's audio settings. Raises InputError: none gives the same, or one is wrong."""
+    """Config of a preprocessor for KoSpeech's audio settings. Raises InputError: none gives the same."""
     values = _completed(settings, KOSPEECH)
     method = {"spectrogram": "spect"}.get(values["transform_method"], values["transform_method"])
     if method != "spect" or values["feature_extract_by"] == "kaldi":

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.comparison import Comparison, Estimate
-from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.text import json_text, printable
 
 WIDTH = 100  # characters of a screen
@@ -148,6 +148,7 @@ def _save(content: bytes, path: str | os.PathLike[str]) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    sweep(Path(path).parent)
     write_atomically(path, content)
 
 

@@ -1,13 +1,18 @@
 """Writing a file so that a reader, or a crash at any instant, finds the old content or the new, never a half."""
 
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # a file that is being written
+LEFT_BEHIND = 600.0  # seconds after which nobody writes it any more: its run was killed
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | bytearray, mode: int | None = None) -> None:
@@ -40,6 +45,14 @@ def replacement(path: str | os.PathLike[str], mode: int | None = None) -> Iterat
         _bring_to_disk(target.parent)
     except OSError as error:
         raise AdapterFileError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed runs have left half written in a folder; what cannot be removed stays."""
+    with suppress(OSError), os.scandir(folder) as found:
+        for entry in filter(lambda entry: UNFINISHED.fullmatch(entry.name), found):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_BEHIND:
+                os.unlink(entry)
 
 
 def check_not_input(output: str | os.PathLike[str], inputs: Mapping[str, str | os.PathLike[str] | None]) -> None:

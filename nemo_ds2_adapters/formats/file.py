@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.errors import InputError, naming
-from nemo_ds2_adapters.formats.atomic import write_atomically
+from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.formats.nemo import to_nemo, to_pt
 from nemo_ds2_adapters.formats.original import to_original
 from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, find_adapter, read_adapters
@@ -91,6 +92,7 @@ def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str
         content = to_original(adapters[0])
     else:
         content = to_pt(adapters) if file_format == OURS else to_nemo(adapters)
+    sweep(Path(path).parent)
     write_values(content, path)
 
 

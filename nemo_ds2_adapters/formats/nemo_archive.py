@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, open_dict
 
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.atomic import replacement
+from nemo_ds2_adapters.formats.atomic import replacement, sweep
 
 if TYPE_CHECKING:
     from nemo.collections.asr.models import ASRModel
@@ -44,6 +44,7 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None) -> ASRMo
 
 def save_nemo(model: ModelPT, path: str | os.PathLike[str]) -> None:
     """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece."""
+    sweep(Path(path).parent)
     with replacement(path) as temporary:
         try:
             model.save_to(str(temporary))

@@ -15,7 +15,7 @@ from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
 from torch import Tensor
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.layers import WeightBank
+from nemo_ds2_adapters.layers import StackedAdapters, Weights
 
 DECODER_FEATURES = "decoder"
 DECODER_LOGITS = "decoder, logits"
@@ -28,15 +28,17 @@ def encoder_point(number: int) -> str:
 
 @dataclass(frozen=True)
 class RoutedRows:
-    """Rows of a batch that one product serves.
+    """Rows of a batch that are served by adapters of one architecture.
 
     Args:
         rows: which ones, as an index into the batch.
-        slots: the bank's slot for all of them, or one for each.
+        adapters: of that architecture.
+        weights: of the rows' users, by point; at each, one set for all of these rows or one for each.
     """
 
     rows: slice | Tensor
-    slots: int | Tensor
+    adapters: StackedAdapters
+    weights: Mapping[str, Weights]
 
 
 def gathers_weights(device: torch.device) -> bool:
@@ -48,67 +50,49 @@ def gathers_weights(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def routed_rows(slots: Sequence[int], device: torch.device) -> list[RoutedRows]:
-    """How to serve a batch from one bank: one batched product, or one for each run of rows of the same user.
+def routed_rows(adapters: StackedAdapters, slots: Sequence[int]) -> list[RoutedRows]:
+    """How to serve a batch with adapters of one architecture: weights gathered once for all points, or taken where
+    they lie for each run of rows of the same user.
 
     Args:
-        slots: of each row of the batch; 0 if the row is not served by this bank.
-        device: of the bank.
+        adapters: of all users.
+        slots: of each row of the batch; 0 if these adapters do not serve it.
     """
-    served = [row for row, slot in enumerate(slots) if slot]
     runs = []
     start = 0
     for slot, group in groupby(slots):
         stop = start + len(list(group))
         if slot:
-            runs.append(RoutedRows(slice(start, stop), slot))
+            runs.append((slice(start, stop), slot))
         start = stop
-    if not gathers_weights(device) or len(runs) <= 1:
-        return runs
-    if len(served) == len(slots):
-        return [RoutedRows(slice(None), torch.tensor(slots, device=device))]
-    own = [slots[row] for row in served]
-    return [RoutedRows(torch.tensor(served, device=device), torch.tensor(own, device=device))]
-
-
-@dataclass(frozen=True)
-class RoutedBank:
-    """What one bank contributes at a point.
-
-    Args:
-        bank: of adapters of one architecture.
-        adds: whether the adapters' output is added, or takes the place of what is there.
-        parts: rows and slots.
-    """
-
-    bank: WeightBank
-    adds: bool
-    parts: Sequence[RoutedRows]
+    device = adapters.numbers.device
+    if len(runs) <= 1 or not gathers_weights(device):
+        return [RoutedRows(rows, adapters, adapters.weights(slot)) for rows, slot in runs]
+    served = [row for row, slot in enumerate(slots) if slot]
+    weights = adapters.weights(torch.tensor([slots[row] for row in served], device=device))
+    all_rows = len(served) == len(slots)
+    return [RoutedRows(slice(0, len(slots)) if all_rows else torch.tensor(served, device=device), adapters, weights)]
 
 
 class Routing:
-    """The adapters of one batch, by point.
+    """The adapters of one batch.
 
     Args:
         modules: encoder and decoder that it is meant for; others are not concerned.
         batch_size: number of rows.
-        points: what is to be done where, see `encoder_point`, `DECODER_FEATURES` and `DECODER_LOGITS`. The base alone
-            runs where nothing is.
+        parts: rows and what serves them, at points as `encoder_point`, `DECODER_FEATURES` and `DECODER_LOGITS` have
+            them. The base alone runs where none of them is.
     """
 
-    def __init__(
-        self,
-        modules: Sequence[AdapterModuleMixin],
-        batch_size: int,
-        points: Mapping[str, Sequence[RoutedBank]],
-    ) -> None:
+    def __init__(self, modules: Sequence[AdapterModuleMixin], batch_size: int, parts: Sequence[RoutedRows]) -> None:
         self.modules = tuple(modules)
         self.batch_size = batch_size
-        self.points = points
+        self.parts = parts
 
     def first_point(self, n_layers: int) -> int:
         """The encoder's first point with an adapter; up to there all rows run as the base. The last point if none."""
-        return next((number for number in range(n_layers) if encoder_point(number) in self.points), n_layers)
+        points = {point for part in self.parts for point in part.weights}
+        return next((number for number in range(n_layers) if encoder_point(number) in points), n_layers)
 
     def apply(self, point: str, x: Tensor, target: Tensor) -> Tensor:
         """Let each row's adapter at a point act.
@@ -121,17 +105,15 @@ class Routing:
         Returns:
             `[B, T, D']`; `target` itself if no row has an adapter there.
         """
-        banks = self.points.get(point)
-        if not banks:
+        parts = [part for part in self.parts if point in part.weights]
+        if not parts:
             return target
+        if isinstance(parts[0].rows, slice) and parts[0].rows == slice(0, self.batch_size):
+            return parts[0].adapters.branches[point](x, target, parts[0].weights[point])
         result = target.clone()
-        for bank in banks:
-            for part in bank.parts:
-                output = bank.bank(x[part.rows], part.slots)
-                if bank.adds:
-                    result[part.rows] += output
-                else:
-                    result[part.rows] = output
+        for part in parts:
+            branch, rows = part.adapters.branches[point], part.rows
+            result[rows] = branch(x[rows], target[rows], part.weights[point])
         return result
 
 

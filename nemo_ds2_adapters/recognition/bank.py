@@ -12,8 +12,9 @@ from nemo.core import ModelPT
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, State
 from nemo_ds2_adapters.errors import InputError, UnknownUserError
-from nemo_ds2_adapters.modules.routing import RoutedBank, Routing, routed, routed_rows
-from nemo_ds2_adapters.recognition.loading import AttachedAdapters, Branch, StoredAdapters
+from nemo_ds2_adapters.layers import Branch
+from nemo_ds2_adapters.modules.routing import Routing, routed, routed_rows
+from nemo_ds2_adapters.recognition.loading import AttachedAdapters, StoredAdapters
 from nemo_ds2_adapters.recognition.residents import BankStatistics, Resident, Stack
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -123,13 +124,11 @@ class AdapterBank:
             self._changed.notify_all()
 
     def _routing(self, users: Sequence[str | None], residents: dict[str, Resident]) -> Routing:
-        points: dict[str, list[RoutedBank]] = {}
-        for stack in {id(r.stack): r.stack for r in residents.values()}.values():
+        parts = []
+        for stack in {id(r.stack): r.stack for r in residents.values() if r.stack is not None}.values():
             own = {key: resident.slot for key, resident in residents.items() if resident.stack is stack}
-            rows = routed_rows([own.get(user, 0) for user in users], self._like.device)  # type: ignore[arg-type]
-            for branch, bank in zip(stack.branches, stack.banks):  # type: ignore[union-attr]
-                points.setdefault(branch.point, []).append(RoutedBank(bank, branch.adds, rows))
-        return Routing(self._modules, len(users), points)
+            parts += routed_rows(stack.adapters, [0 if user is None else own.get(user, 0) for user in users])
+        return Routing(self._modules, len(users), parts)
 
     def _acquire(self, keys: set[str], pin: bool = False) -> dict[str, Resident]:
         """The users' residents, ready and in use by the caller, who must release them."""

@@ -1,8 +1,6 @@
 """Adapters as a bank stacks them: from a store, or from the model they are attached to."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 from nemo.collections.common.parts.adapter_modules import LinearAdapter
@@ -18,6 +16,7 @@ from nemo_ds2_adapters.adapters.blocks import adapter_parts, existing_name
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.fitting import empty_part
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
+from nemo_ds2_adapters.layers import Branch
 from nemo_ds2_adapters.modules import DeepSpeech2Decoder, DeepSpeech2EncoderAdapter, MLPAdapter, MLPHeadAdapter
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, encoder_point
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -26,29 +25,6 @@ from nemo_ds2_adapters.store.version import Version
 NETWORK = "module."  # the attribute in which MLPAdapter, LinearAdapter and MLPHeadAdapter keep their layers
 MERGES = {ResidualAddAdapterStrategy: True, ReturnResultAdapterStrategy: False}  # whether the output is added
 MAX_KNOWN = 100  # configs whose branches are remembered
-
-
-@dataclass(frozen=True)
-class Branch:
-    """What adapters of one architecture do at one point: a network, whose output is added, or replaces what is there.
-
-    Its values do not matter, and it may have none.
-    """
-
-    point: str
-    adds: bool
-    network: nn.Sequential
-
-    @cached_property
-    def signature(self) -> tuple[str, bool, str]:
-        """Equal for branches that differ in nothing but weights and dropout."""
-        layers = [repr(layer) for layer in self.network if not isinstance(layer, nn.Dropout)]
-        return self.point, self.adds, "\n".join(layers)
-
-    @cached_property
-    def shapes(self) -> dict[str, list[int]]:
-        """Of an adapter's weights here."""
-        return {f"{NETWORK}{key}": list(value.shape) for key, value in self.network.state_dict().items()}
 
 
 Loaded = tuple[Hashable, tuple[Branch, ...], Mapping[str, State]]  # version, architecture, weights by point
@@ -123,7 +99,7 @@ class StoredAdapters:
                 self._known.clear()
             self._known[description] = branches
         for branch, state in zip(branches, adapter.weights.values()):
-            if {key: list(value.shape) for key, value in state.items()} != branch.shapes:
+            if {key.removeprefix(NETWORK): value.shape for key, value in state.items()} != branch.shapes:
                 raise AdapterFileError(f"{label}: its weights at {branch.point} have shapes that do not fit the model")
         return branches
 

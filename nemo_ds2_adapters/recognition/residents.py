@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nemo_ds2_adapters.adapters.adapter import State, check_finite
-from nemo_ds2_adapters.layers import WeightBank
-from nemo_ds2_adapters.recognition.loading import NETWORK, Branch
+from nemo_ds2_adapters.layers import Branch, StackedAdapters
+from nemo_ds2_adapters.recognition.loading import NETWORK
 
 
 @dataclass
@@ -31,14 +31,13 @@ class BankStatistics:
 
 
 class Stack:
-    """The weights of adapters of one architecture: a bank per branch, with the same slots in each."""
+    """The users whose adapters have one architecture: their weights, and which slots are free."""
 
     def __init__(self, branches: Sequence[Branch], slots: int, like: Tensor) -> None:
-        self.branches = branches
         self.slots = slots  # the base's not counted
         self._dtype = like.dtype
         with torch.inference_mode(False):  # else nobody could write to them outside of inference mode
-            self.banks = [WeightBank(branch.network, slots + 1, like.device, like.dtype) for branch in branches]
+            self.adapters = StackedAdapters(branches, slots + 1, like.device, like.dtype)
         self.free = list(range(slots, 0, -1))
 
     def write(self, slot: int, key: str, states: Iterable[State]) -> None:
@@ -47,12 +46,12 @@ class Stack:
         Raises:
             AdapterFileError: a number is too large for the bank's precision.
         """
+        states = [{name.removeprefix(NETWORK): value for name, value in state.items()} for state in states]
+        if any(value.dtype != self._dtype for state in states for value in state.values()):
+            states = [{name: value.to(self._dtype) for name, value in state.items()} for state in states]
+            check_finite(key, states)
         with torch.inference_mode(False), torch.no_grad():
-            for bank, state in zip(self.banks, states):
-                if any(value.dtype != self._dtype for value in state.values()):
-                    state = {name: value.to(self._dtype) for name, value in state.items()}
-                    check_finite(key, [state])
-                bank.write(slot, {name.removeprefix(NETWORK): value for name, value in state.items()})
+            self.adapters.write(slot, states)
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nemo_ds2_adapters.errors import AdapterFileError
+from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.folder import CACHE, Folder
 from nemo_ds2_adapters.store.shelf import check_version
 from nemo_ds2_adapters.store.version import versions_among
@@ -27,6 +28,7 @@ class StoreReport:
 def check_store(folder: Folder, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
     """Check all files of a store; `on_progress` is told, again and again, the share that is done, 0 to 1."""
     report = StoreReport()
+    report.repaired += [f"{path}: removed, left by a run that was killed" for path in sweep_scratch()]
     shards = folder.shards()
     for i, shard in enumerate(shards):
         try:

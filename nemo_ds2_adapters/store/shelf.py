@@ -68,7 +68,7 @@ class Shelf:
         return versions[versions.index(origin) - 1]
 
     def read(self, user_id: str, number: int | None = None) -> tuple[Version, Adapter]:
-        """A user's version of this number, or the current one, and the adapter that it is, checked (AdapterFileError)."""
+        """A user's version of this number, or the current one, and its adapter, checked (AdapterFileError)."""
         version, data, label = self._file(user_id, number)
         return version, read_version(data, version, user_hash(user_id), label)
 

@@ -13,6 +13,7 @@ from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputEr
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
 from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
+from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
 from nemo_ds2_adapters.store.shelf import OnError, Shelf
@@ -282,11 +283,13 @@ class AdapterStore:
     def erase(self, user_id: str) -> bool:
         """Forget a person: all versions, metadata, what interrupted writes left, and `cache_folder`.
 
-        Afterwards neither the id nor its hash is left in the store; to do it again does no harm.
+        Afterwards neither the id nor its hash is left in the store; to do it again does no harm. Activations that
+        killed runs have left in this machine's folder for temporary files are removed too, whoever's they are.
 
         Returns:
             whether there was anything.
         """
+        sweep_scratch()
         with self._shelf.lock(user_id):
             return self._shelf.folder.remove_user(user_hash(user_id))
 
@@ -302,8 +305,8 @@ class AdapterStore:
             return self._shelf.folder.cache_folder(user_hash(user_id))
 
     def verify(self, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
-        """Read and check every version of every user; remove what interrupted writes left, take from others the right
-        to read. Damaged adapters are reported and left as they are.
+        """Read and check every version of every user; remove what interrupted writes left, here and in this machine's
+        folder for temporary files; take from others the right to read. Damaged adapters are reported, and stay.
 
         Args:
             on_progress: called with the share that is done, 0 to 1, again and again.

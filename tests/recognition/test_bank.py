@@ -16,7 +16,7 @@ from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
-from nemo_ds2_adapters.modules.routing import RoutedRows, Routing, active_routing, encoder_point
+from nemo_ds2_adapters.modules.routing import Routing, active_routing, encoder_point
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -64,17 +64,12 @@ def put(make, store: AdapterStore) -> Put:
 
 def routed_value(routing: Routing, row: int) -> float:
     """The value of all weights that a row is served with, 0 for the base."""
-    for routed in routing.points.get(POINT, []):
-        for part in routed.parts:
-            if slot := slot_of(part, row):
-                (value,) = {w[slot].unique().item() for w in routed.bank.weights.values()}
-                return value
+    for part in routing.parts:
+        assert isinstance(part.rows, slice)
+        if part.rows.start <= row < part.rows.stop:
+            (value,) = {weight.unique().item() for weight in part.weights[POINT].values()}
+            return value
     return 0.0
-
-
-def slot_of(part: RoutedRows, row: int) -> int:
-    assert isinstance(part.rows, slice) and isinstance(part.slots, int)
-    return part.slots if part.rows.start <= row < part.rows.stop else 0
 
 
 @contextmanager
