@@ -10,8 +10,7 @@ from typing import Any
 from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
-from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.outcome import Outcome

@@ -73,7 +73,7 @@ def recognise(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     default: Adapter | None = None,
 ) -> list[Recognised]:
-    """Recognise every utterance, and count the errors.
+    """Recognise every utterance, and count the errors, in the order of the utterances.
 
     The model is left in the mode, and with the adapters enabled, in which it was found.
 
@@ -87,13 +87,6 @@ def recognise(
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
         default: what people get of whom the store has no adapter; None refuses them.
-
-    Returns:
-        in the order of the utterances.
-
-    Raises:
-        InputError: a recording cannot be read, or a user has no adapter.
-        AdapterFileError: an adapter cannot be used.
     """
     check_batch_size(batch_size)
     decoder = Decoder(model)
@@ -139,9 +132,6 @@ def base_and_personal(
 
     Returns:
         log probabilities of the base and with the users' adapters, both `[B, T', V]`, and `[B]` real frames of them.
-
-    Raises:
-        InputError, AdapterFileError: what `AdapterBank.route` raises; the bank is for another model.
     """
     bank.check_model(model)
     encoder, decoder = model.encoder, model.decoder
