@@ -12,6 +12,7 @@ from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2Enc
 from nemo_ds2_adapters.modules.encoder_adapter import DeepSpeech2EncoderAdapter, DeepSpeech2EncoderAdapterConfig
 from nemo_ds2_adapters.modules.head_adapter import MLPHeadAdapter, MLPHeadAdapterConfig
 from nemo_ds2_adapters.modules.spectrogram import LogSpectrogramPreprocessor, LogSpectrogramPreprocessorConfig
+from nemo_ds2_adapters.modules.streaming_mel import StreamingMelPreprocessor, StreamingMelPreprocessorConfig
 
 __all__ = [
     "DeepSpeech2Decoder",
@@ -26,6 +27,8 @@ __all__ = [
     "MLPAdapterConfig",
     "MLPHeadAdapter",
     "MLPHeadAdapterConfig",
+    "StreamingMelPreprocessor",
+    "StreamingMelPreprocessorConfig",
 ]
 
 for _name in __all__:
