@@ -145,11 +145,8 @@ def one_line_errors(task: Task) -> Task:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Make the folder that results go to, before they are computed.
-
-    Raises:
-        InputError: it cannot be made; names `key` and the reason.
-    """
+    """Make the folder that results go to, before they are computed, or raise InputError, which names `key` and the
+    reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -159,12 +156,8 @@ def make_folder(folder: Path, key: str) -> None:
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
     """Refuse keys that the shipped configs do not have, keys that are missing, and values of another type.
 
-    Args:
-        cfg: what the program was given.
-        shipped: the configs shipped with it: what is in one of them is known, what is in all of them is needed.
-
-    Raises:
-        InputError: names all at once, an unknown key with the nearest known one.
+    What is in one of the shipped configs is known, what is in all of them is needed. Raises InputError: names all at
+    once, an unknown key with the nearest known one.
     """
     keys = _keys(cfg)
     wanted = [_keys(config) for config in shipped]

@@ -9,6 +9,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
@@ -70,8 +71,9 @@ def recognise(
     batch_size: int = 16,
     progress: bool = True,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    default: Adapter | None = None,
 ) -> list[Recognised]:
-    """Recognise every utterance, and count the errors.
+    """Recognise every utterance, and count the errors, in the order of the utterances.
 
     The model is left in the mode, and with the adapters enabled, in which it was found.
 
@@ -84,17 +86,11 @@ def recognise(
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
-
-    Returns:
-        in the order of the utterances.
-
-    Raises:
-        InputError: a recording cannot be read, or a user has no adapter.
-        AdapterFileError: an adapter cannot be used.
+        default: what people get of whom the store has no adapter; None refuses them.
     """
     check_batch_size(batch_size)
     decoder = Decoder(model)
-    bank = None if users is None else bank_of(model, store, batch_size)
+    bank = None if users is None else bank_of(model, store, batch_size, default)
 
     def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
         with autocast():
@@ -136,9 +132,6 @@ def base_and_personal(
 
     Returns:
         log probabilities of the base and with the users' adapters, both `[B, T', V]`, and `[B]` real frames of them.
-
-    Raises:
-        InputError, AdapterFileError: what `AdapterBank.route` raises; the bank is for another model.
     """
     bank.check_model(model)
     encoder, decoder = model.encoder, model.decoder
