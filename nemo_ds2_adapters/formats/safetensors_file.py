@@ -22,7 +22,10 @@ from nemo_ds2_adapters.errors import AdapterFileError, naming
 from nemo_ds2_adapters.formats.plain import MAX_DEPTH, written_values
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+    Arrays = dict[str, dict[str, np.ndarray]]
 
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
@@ -125,11 +128,7 @@ def read(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Ad
     if data.readonly:
         data = memoryview(bytearray(data))
     with naming(label):
-        text, start = _header_text(data)
-        tensors = _json_object(text, "its header")
-        header = _header(tensors.pop(METADATA, None), start)
-        places = [_place(key, value, start) for key, value in tensors.items()]
-        _check_places(places, start, header, len(data))
+        header, places = _contents(data)
         weights: dict[str, dict[str, Tensor]] = {}
         for place in places:
             dtype = getattr(torch, DTYPES[place.dtype][0])
@@ -137,9 +136,33 @@ def read(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Ad
             weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
         one_type = len({place.dtype for place in places}) == 1
         # One look at all numbers takes less time than one at each tensor.
-        if not one_type or not _is_finite(torch.frombuffer(data, dtype=dtype, offset=start)):
+        if not one_type or not _is_finite(torch.frombuffer(data, dtype=dtype, offset=min(p.start for p in places))):
             check_finite(header.name, weights.values())
         return Adapter(header.name, header.config, weights, header.module, header.info)
+
+
+def read_arrays(source: Bytes | str | os.PathLike[str], label: str | None = None) -> tuple[Header, Arrays]:
+    """As `read`, for a program without torch: what the file says, and its weights by point, float32.
+
+    Raises:
+        AdapterFileError: what `read` raises.
+    """
+    import numpy as np
+
+    data, label = _opened(source, label)
+    with naming(label), np.errstate(over="ignore"):  # what becomes infinite is refused
+        header, places = _contents(data)
+        arrays: dict[str, dict[str, np.ndarray]] = {}
+        for place in places:
+            dtype = np.dtype("uint16" if place.dtype == "BF16" else DTYPES[place.dtype][0])
+            values = np.frombuffer(data, dtype, math.prod(place.shape), place.start)
+            if place.dtype == "BF16":  # the upper half of a float32
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            values = values.astype(np.float32).reshape(place.shape)
+            if not np.isfinite(values).all():
+                raise AdapterFileError(f"weight {place.weight} of adapter {header.name!r} is not finite")
+            arrays.setdefault(place.point, {})[place.weight] = values
+        return header, arrays
 
 
 def read_header(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Header:
@@ -184,6 +207,15 @@ def _opened(source: Bytes | str | os.PathLike[str], label: str | None) -> tuple[
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)), label or str(source)
     except (OSError, ValueError) as error:  # ValueError: an empty file, of which nothing can be mapped
         raise AdapterFileError(f"{label or source}: cannot be read ({error})") from error
+
+
+def _contents(data: memoryview) -> tuple[Header, list[_Place]]:
+    text, start = _header_text(data)
+    tensors = _json_object(text, "its header")
+    header = _header(tensors.pop(METADATA, None), start)
+    places = [_place(key, value, start) for key, value in tensors.items()]
+    _check_places(places, start, header, len(data))
+    return header, places
 
 
 def _metadata(adapter: Adapter, bytes_of_weights: int) -> dict[str, str]:

@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError, naming
 from nemo_ds2_adapters.formats.reading import read_adapter_bytes
-from nemo_ds2_adapters.formats.safetensors_file import Header, header_end, read, read_header
+from nemo_ds2_adapters.formats.safetensors_file import Header, header_end, read, read_arrays, read_header
 from nemo_ds2_adapters.store.folder import FORMAT_TEXT, SHARD_LENGTH, Folder
 from nemo_ds2_adapters.store.personal import check_owner
 from nemo_ds2_adapters.store.version import OLD_SUFFIX, SUFFIX, Entry, Version, checksum, entry, versions_among
+
+if TYPE_CHECKING:
+    from nemo_ds2_adapters.formats.safetensors_file import Arrays
 
 ATTEMPTS = 20  # at reading a file that another process may remove once it was listed
 START = 16 * 1024  # bytes of a file in which its header lies, mostly
@@ -68,6 +71,18 @@ class Shelf:
         user, label = user_hash(user_id), f"user {user_id!r}"
         version, data = self._first(user, label, number, lambda v: self.folder.read(user, v.file_name))
         return version, data, read_version(data, version, user, f"{self.folder}, {label}, version {version.number}")
+
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, "Arrays"]:
+        """As `read`, the current version, for a program without torch; raises what `read` does."""
+        user, label = user_hash(user_id), f"user {user_id!r}"
+        version, data = self._first(user, label, None, lambda v: self.folder.read(user, v.file_name))
+        label = f"{self.folder}, {label}, version {version.number}"
+        check_version(data, version, label)
+        if version.suffix == OLD_SUFFIX:
+            raise AdapterFileError(f"{label}: was stored before 0.2: only torch reads it, put it into the store again")
+        header, arrays = read_arrays(data, label)
+        check_owner(header.info, user, label)
+        return version, header, arrays
 
     def header(self, user_id: str, number: int | None = None) -> Header:
         """What a version says of itself; raises what `read` does, but the weights are not looked at."""
@@ -216,12 +231,7 @@ def read_version(data: bytes | bytearray, version: Version, user: str, label: st
     Raises:
         AdapterFileError: they are damaged, or no adapter of this user; begins with `label`.
     """
-    found = checksum(data)
-    if found != version.sha256:
-        raise AdapterFileError(
-            f"{label}: is damaged, its checksum is {found[:12]}..., expected {version.sha256[:12]}...; "
-            f"rollback returns to an older version"
-        )
+    check_version(data, version, label)
     if version.suffix == OLD_SUFFIX:
         adapters = read_adapter_bytes(bytes(data), label)
         if len(adapters) != 1:
@@ -231,3 +241,17 @@ def read_version(data: bytes | bytearray, version: Version, user: str, label: st
         adapter = read(data, label)
     check_owner(adapter.info, user, label)
     return adapter
+
+
+def check_version(data: bytes | bytearray, version: Version, label: str) -> None:
+    """Make sure that bytes are those that were stored.
+
+    Raises:
+        AdapterFileError: they are not; begins with `label`.
+    """
+    found = checksum(data)
+    if found != version.sha256:
+        raise AdapterFileError(
+            f"{label}: is damaged, its checksum is {found[:12]}..., expected {version.sha256[:12]}...; "
+            f"rollback returns to an older version"
+        )

@@ -26,6 +26,8 @@ from nemo_ds2_adapters.store.version import Entry, Version, checksum
 if TYPE_CHECKING:
     from nemo.core import ModelPT
 
+    from nemo_ds2_adapters.formats.safetensors_file import Arrays
+
 
 class AdapterStore:
     """Adapters by user id, with their earlier versions, in a local directory or at an fsspec URL.
@@ -116,6 +118,15 @@ class AdapterStore:
         """As `get`, and which version it is."""
         found, _, adapter = self._shelf.read(user_id, version)
         return found, adapter
+
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, "Arrays"]:
+        """As `read`, the current version, for a program without torch: what it says, and float32 weights by point.
+
+        Raises:
+            UnknownUserError: there is none.
+            AdapterFileError: the file is damaged, or was stored before 0.2.
+        """
+        return self._shelf.read_arrays(user_id)
 
     def header(self, user_id: str, version: int | None = None) -> Header:
         """Name, config, info with metadata, and number of parameters of a user's adapter, without its weights.
