@@ -45,7 +45,7 @@ def adapt_from_prior(
             settings = person_settings(prior.lr, prior.batch_size, step.epochs, seed)
             members[number] = engine.member(population, positions, [], settings), step
         before = base.wer or 0.0
-        after = before if choice.kind == "base" else max(before - choice.gain, 0.0)
+        after = before * (1 - choice.gain)
         epochs = step.epochs if choice.kind == "adapted" else 0
         kept = population if choice.kind == "prior" else zero(population)
         found[number] = Outcome(kept, choice.kind, choice.reason, before, after, epochs)

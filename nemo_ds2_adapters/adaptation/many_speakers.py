@@ -9,8 +9,7 @@ from typing import Any
 from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
-from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.outcome import Outcome
 from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits

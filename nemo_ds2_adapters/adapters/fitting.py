@@ -20,21 +20,16 @@ MAX_BUFFER_NUMBERS = 2**24  # that a class makes up by itself, such as a table o
 def check_config(adapter: Adapter) -> None:
     """Check a config that comes from a file.
 
-    Raises:
-        AdapterFileError: it names classes that are no adapters or not loaded, or sizes that the weights do not have.
+    Raises AdapterFileError: it names classes that are no adapters or not loaded, or sizes that the weights do not
+    have.
     """
     _check_sizes(adapter, _adapter_class(adapter))
 
 
 def empty_part(adapter: Adapter, **sizes: int) -> nn.Module:
-    """The module that an adapter's config describes, without memory for its weights.
+    """The module that an adapter's config describes, without memory for its weights; raises what `check_config` does.
 
-    Args:
-        adapter: from anywhere.
-        sizes: arguments of its class that go before those in the config, such as `in_features`.
-
-    Raises:
-        AdapterFileError: what `check_config` raises.
+    `sizes` are arguments of its class that go before those in the config, such as `in_features`.
     """
     import torch
 

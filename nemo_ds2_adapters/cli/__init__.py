@@ -8,6 +8,7 @@ import typer
 from nemo_ds2_adapters.cli.app import app
 from nemo_ds2_adapters.cli.output import quiet, say
 from nemo_ds2_adapters.errors import NemoDs2Error
+from nemo_ds2_adapters.formats.scratch import own_temporary_folder
 
 __all__ = ["main"]
 
@@ -16,7 +17,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the program; exit code 1 and one line for wrong input, 2 and one line for a wrong call."""
     quiet("ERROR")
     try:
-        sys.exit(app(args=arguments, prog_name="ds2-adapters", standalone_mode=False) or 0)
+        with own_temporary_folder():
+            sys.exit(app(args=arguments, prog_name="ds2-adapters", standalone_mode=False) or 0)
     except typer.TyperException as error:
         _fail(f"{error.format_message()} (see ds2-adapters --help)", error.exit_code)
     except typer.Abort:

@@ -18,6 +18,7 @@ from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
+from nemo_ds2_adapters.formats.scratch import own_temporary_folder
 from nemo_ds2_adapters.text import printable
 
 Task = Callable[[DictConfig], Any]
@@ -59,7 +60,8 @@ def hydra_command(*configs: str) -> Callable[[Task], Callable[..., Any]]:
         def checked(cfg: DictConfig) -> Any:
             check_config(cfg, *map(shipped_config, configs))
             quiet(cfg.log_level)
-            return task(cfg)
+            with own_temporary_folder():
+                return task(cfg)
 
         @functools.wraps(task)
         def main(given: DictConfig | Sequence[str] | None = None) -> Any:
@@ -143,11 +145,8 @@ def one_line_errors(task: Task) -> Task:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Make the folder that results go to, before they are computed.
-
-    Raises:
-        InputError: it cannot be made; names `key` and the reason.
-    """
+    """Make the folder that results go to, before they are computed, or raise InputError, which names `key` and the
+    reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,12 +156,8 @@ def make_folder(folder: Path, key: str) -> None:
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
     """Refuse keys that the shipped configs do not have, keys that are missing, and values of another type.
 
-    Args:
-        cfg: what the program was given.
-        shipped: the configs shipped with it: what is in one of them is known, what is in all of them is needed.
-
-    Raises:
-        InputError: names all at once, an unknown key with the nearest known one.
+    What is in one of the shipped configs is known, what is in all of them is needed. Raises InputError: names all at
+    once, an unknown key with the nearest known one.
     """
     keys = _keys(cfg)
     wanted = [_keys(config) for config in shipped]

@@ -6,7 +6,6 @@ from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 
-from nemo_ds2_adapters.activations.scratch import ScratchFolder
 from nemo_ds2_adapters.adaptation.adapt import adapt
 from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.adapter import is_additive
@@ -17,6 +16,7 @@ from nemo_ds2_adapters.compat.base_file import make_folder
 from nemo_ds2_adapters.compat.manager import AdapterManager, adapter_file_in
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.reading import FilePath
+from nemo_ds2_adapters.formats.scratch import ScratchFolder
 
 
 class AdapterTrainer:

@@ -42,11 +42,7 @@ def read_audio(utterance: Utterance, sample_rate: int, start: float = 0.0, secon
 
 
 def fitted(utterance: Utterance) -> Utterance:
-    """The utterance, no longer than its file is.
-
-    Raises:
-        InputError: the file cannot be read, or ends before the utterance begins.
-    """
+    """The utterance, no longer than its file, which is an InputError if it cannot be read, or ends before."""
     if utterance.samples is not None:
         return utterance
     try:

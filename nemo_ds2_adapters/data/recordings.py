@@ -34,9 +34,6 @@ def open_recordings(audio: "AudioSource | Sequence[AudioSource]", sample_rate: i
         audio: path of a file or a NeMo manifest, array or tensor `[T]` of samples, or a list of these except
             manifests; or the lines of a manifest.
         sample_rate: of arrays and tensors, Hz.
-
-    Raises:
-        InputError: the manifest cannot be read, or there are no utterances.
     """
     items: Sequence[AudioSource]
     if isinstance(audio, str | os.PathLike) and is_manifest(audio):

@@ -44,11 +44,7 @@ class ShorterFirstBatchSampler(SemiSortBatchSampler):
 
 
 def use_shorter_first(model: EncDecCTCModel) -> None:
-    """Make the model's semi-sorted training batches start with the short utterances.
-
-    Raises:
-        ValueError: the training data are not batched by `use_semi_sorted_batching`.
-    """
+    """Make the model's training batches, which must be semi-sorted (ValueError), start with short utterances."""
     if not isinstance(model._train_dl.sampler, SemiSortBatchSampler):
         raise ValueError("model.train_ds.shorter_first needs model.train_ds.use_semi_sorted_batching=true")
     _use_sampler(model, ShorterFirstBatchSampler, model._train_dl.sampler.seed)

@@ -73,7 +73,7 @@ def recognise(
     progress: bool = True,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Recognised]:
-    """Recognise every utterance, and count the errors.
+    """Recognise every utterance, and count the errors, in the order of the utterances.
 
     The model is left in the mode, and with the adapters enabled, in which it was found.
 
@@ -86,13 +86,6 @@ def recognise(
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
-
-    Returns:
-        in the order of the utterances.
-
-    Raises:
-        InputError: a recording cannot be read, or a user has no adapter.
-        AdapterFileError: an adapter cannot be used.
     """
     check_batch_size(batch_size)
     decoder = Decoder(model)
@@ -140,9 +133,6 @@ def base_and_personal(
 
     Returns:
         log probabilities of the base and with the users' adapters, both `[B, T', V]`, and `[B]` real frames of them.
-
-    Raises:
-        InputError, AdapterFileError: what `AdapterBank.route` raises; the bank is for another model.
     """
     bank.check_model(model)
     encoder, decoder = model.encoder, model.decoder

@@ -6,27 +6,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, mean
-from nemo_ds2_adapters.adapters.attach import attach
-from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_names
-from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.adapters.adapter import Adapter, mean, with_metadata
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
-from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
+from nemo_ds2_adapters.formats.safetensors_file import Arrays, Header, to_bytes
+from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
-from nemo_ds2_adapters.store.personal import handed_over, personal
 from nemo_ds2_adapters.store.shelf import OnError, Shelf
-from nemo_ds2_adapters.store.version import Entry, Version, checksum
+from nemo_ds2_adapters.store.version import Entry, Version, checksum, personal
 
 if TYPE_CHECKING:
     from nemo.core import ModelPT
-
-    from nemo_ds2_adapters.formats.safetensors_file import Arrays
 
 
 class AdapterStore:
@@ -116,15 +110,14 @@ class AdapterStore:
 
     def read(self, user_id: str, version: int | None = None) -> tuple[Version, Adapter]:
         """As `get`, and which version it is."""
-        found, _, adapter = self._shelf.read(user_id, version)
-        return found, adapter
+        return self._shelf.read(user_id, version)
 
-    def read_arrays(self, user_id: str) -> tuple[Version, Header, "Arrays"]:
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
         """As `read`, the current version, for a program without torch: what it says, and float32 weights by point.
 
         Raises:
             UnknownUserError: there is none.
-            AdapterFileError: the file is damaged, or was stored before 0.2.
+            AdapterFileError: the file is damaged.
         """
         return self._shelf.read_arrays(user_id)
 
@@ -136,6 +129,10 @@ class AdapterStore:
             AdapterFileError: this part of the file is damaged.
         """
         return self._shelf.header(user_id, version)
+
+    def checked(self, user_id: str, version: int | None = None) -> Header:
+        """As `header`, with shapes, of a file that is checked as in `get`."""
+        return self._shelf.check(user_id, version)[2]
 
     def export(self, user_id: str, path: str | os.PathLike[str], version: int | None = None) -> None:
         """Write a user's adapter as a `.pt` that `load_adapter` and NeMo's `load_adapters` read.
@@ -172,6 +169,8 @@ class AdapterStore:
             BaseMismatchError: the adapter was made for another base.
             AdapterFileError: the file is damaged, or does not fit the model.
         """
+        from nemo_ds2_adapters.adapters.attach import attach
+
         adapter = self.get(user_id, version)
         with naming(f"{self._shelf.folder}, user {user_id!r}"):
             return attach(model, adapter, as_name, strict_base)
@@ -203,6 +202,8 @@ class AdapterStore:
 
     def stale(self, model: "ModelPT", on_error: OnError | None = None) -> Iterator[str]:
         """As `list`, users whose adapter was made for another base than this model's: they need training anew."""
+        from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+
         base = fingerprint(model)
         return (entry.user_id for entry in self.entries(on_error=on_error) if entry.fingerprint != base)
 
@@ -223,7 +224,7 @@ class AdapterStore:
         """
         with self._shelf.lock(user_id):
             number = self._shelf.before_current(user_id).number if version is None else version
-            found, data, _ = self._shelf.read(user_id, number)
+            found, data, _ = self._shelf.check(user_id, number)
             return self._shelf.append(user_id, bytes(data), found.suffix)
 
     def copy(self, source: str, target: str) -> Version:
@@ -247,7 +248,11 @@ class AdapterStore:
             UnknownUserError: one of `sources` has no adapter.
             InputError: no sources, unsuitable weights, adapters that differ, or `target` has one.
         """
-        data = to_bytes(handed_over(mean([self.get(source) for source in sources], weights), target, {}))
+        if len(sources) == 1 and weights is None:  # without PyTorch
+            _, data = self._shelf.file_for(target, sources[0], metadata={})
+        else:
+            combined = mean([self.get(source) for source in sources], weights)
+            data = to_bytes(personal(with_metadata(combined, {}), target, {}, "the mean"))
         with self._shelf.lock(target):
             self._check_free(target)
             return self._shelf.append(target, data)
@@ -265,8 +270,7 @@ class AdapterStore:
         with self._shelf.lock(old, new):
             self._shelf.find(old)
             self._check_free(new)
-            found = [self.read(old, version.number) for version in self._shelf.versions(old)]
-            moved = [(version, to_bytes(handed_over(each, new, each.metadata))) for version, each in found]
+            moved = [self._shelf.file_for(new, old, version.number) for version in self._shelf.versions(old)]
             try:
                 for version, data in moved:
                     self._shelf.keep(new, data, Version(version.number, version.stored, checksum(data)))
@@ -288,11 +292,13 @@ class AdapterStore:
     def erase(self, user_id: str) -> bool:
         """Forget a person: all versions, metadata, what interrupted writes left, and `cache_folder`.
 
-        Afterwards neither the id nor its hash is left in the store; to do it again does no harm.
+        Afterwards neither the id nor its hash is left in the store; to do it again does no harm. Activations that
+        killed runs have left in this machine's folder for temporary files are removed too, whoever's they are.
 
         Returns:
             whether there was anything.
         """
+        sweep_scratch()
         with self._shelf.lock(user_id):
             return self._shelf.folder.remove_user(user_hash(user_id))
 
@@ -308,8 +314,8 @@ class AdapterStore:
             return self._shelf.folder.cache_folder(user_hash(user_id))
 
     def verify(self, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
-        """Read and check every version of every user; remove what interrupted writes left, take from others the right
-        to read. Damaged adapters are reported and left as they are.
+        """Read and check every version of every user; remove what interrupted writes left, here and in this machine's
+        folder for temporary files; take from others the right to read. Damaged adapters are reported, and stay.
 
         Args:
             on_progress: called with the share that is done, 0 to 1, again and again.
@@ -332,6 +338,9 @@ def _taken(source: Any, user_id: str, name: str | None) -> tuple[Adapter, str]:
         if name is None and len(adapters) != 1:
             raise InputError(f"{source}: holds {len(adapters)} adapters: choose one with name=")
         return find_adapter(adapters, name or next(iter(adapters)), source), str(source)
+    from nemo_ds2_adapters.adapters.attached import attached_adapter
+    from nemo_ds2_adapters.adapters.blocks import adapter_names
+
     if name is None:
         name = adapter_name_for_user(user_id)
         if name not in (names := adapter_names(source)):

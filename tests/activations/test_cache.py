@@ -61,7 +61,7 @@ def test_precision_is_the_caches(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path) -> None:
-    left, now = tmp_path / ".abc.safetensors.1.tmp", tmp_path / ".def.safetensors.2.tmp"
+    left, now = tmp_path / f".abc.safetensors.{1:032x}.tmp", tmp_path / f".def.safetensors.{2:032x}.tmp"
     left.write_bytes(b"speech")
     now.write_bytes(b"speech")  # of a run that goes on
     os.utime(left, (0, 0))

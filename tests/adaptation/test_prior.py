@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.choice import HARM, MOST_HARM, choose, is_unlike, predict
+from nemo_ds2_adapters.adaptation.choice import MOST_HARM, choose, is_unlike, predict
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, fit_prior, learn_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
@@ -167,15 +167,38 @@ def test_no_choice_is_riskier_than_allowed(rows: list, base: int, own: int) -> N
     assert 0 <= choice.harm <= MOST_HARM
     assert choice.gain >= 0
     if choice.kind != "base":
-        person = np.array([1.0, base / 30, (base - own) / 30])
-        assert predict(record, choice.kind, person) == (choice.gain, choice.harm)
+        assert predict(record, choice.kind, Score(30, base), Score(30, own)) == (choice.gain, choice.harm)
 
 
 def test_certainty_grows_with_people(prior: VoicePrior) -> None:
-    person = np.array([1.0, 0.3, 0.0])
-    few, many = (predict(experiences(0.0, 0.02, 0.02, count), "adapted", person)[1] for count in (6, 200))
-    assert few > many
-    assert HARM == 0.01
+    few, many = (
+        predict(experiences(0.05, 0.05, 0.02, count), "adapted", Score(40, 12), Score(40, 10))[1] for count in (6, 200)
+    )
+    assert few > 5 * many
+
+
+def test_hours_of_speech(prior: VoicePrior) -> None:
+    prior = replace(prior, record=experiences(0.10, 0.15))
+    choice = choose(prior, prior.recipe[0], 1e5, Score(10**6, 3 * 10**5), Score(10**6, 10**5))
+    assert choice.kind == "adapted"
+    assert 0 <= choice.harm <= MOST_HARM
+
+
+def test_own_utterances_can_speak_against_the_population(prior: VoicePrior) -> None:
+    """Everybody gained much: somebody who makes a few errors more has had bad luck, with many more is like nobody."""
+    prior = replace(prior, record=experiences(0.10, 0.15))
+    step = prior.recipe[0]
+    assert choose(prior, step, 10.0, Score(40, 12), Score(40, 13)).kind == "adapted"
+    assert choose(prior, step, 10.0, Score(40, 6), Score(40, 36)).kind == "base"
+
+
+def test_somebody_may_be_like_nobody_in_a_small_population(prior: VoicePrior) -> None:
+    record = experiences(0.10, 0.15, count=60)
+    kinds = []
+    for count in (6, 60):
+        few = replace(prior, record=record[:count])
+        kinds.append(choose(few, few.recipe[0], 1.0, Score(6, 1), Score(6, 1)).kind)
+    assert kinds == ["base", "adapted"]
 
 
 def test_unlike_everybody(prior: VoicePrior) -> None:

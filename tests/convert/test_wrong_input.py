@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nemo_ds2_adapters import InputError, convert_checkpoint
+from nemo_ds2_adapters import AdapterFileError, InputError, convert_checkpoint
 
 OPTIONS: dict[str, Any] = {"labels": ["_", "a", "b", "c", "d"], "features": {"sample_rate": 8000}}
 
@@ -157,7 +157,7 @@ def test_output_file(deepspeech_pytorch, save, tmp_path: Path) -> None:
     path = save(deepspeech_pytorch().state_dict())
     with pytest.raises(InputError, match="expected a name that ends with .nemo"):
         convert_checkpoint(path, tmp_path / "out.pt", **OPTIONS)
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(AdapterFileError, match="cannot be written"):
         convert_checkpoint(path, tmp_path / "nowhere" / "out.nemo", **OPTIONS)
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.activations.scratch import ScratchFolder, sweep_scratch
+from nemo_ds2_adapters.formats.scratch import ScratchFolder, sweep_scratch
 
 CHILD = """
 import os, sys
-from nemo_ds2_adapters.activations.scratch import ScratchFolder
+from nemo_ds2_adapters.formats.scratch import ScratchFolder
 folder = ScratchFolder("activations")
 (folder.path / "speech").write_bytes(b"speech")
 print(folder.path, flush=True)
@@ -58,10 +58,10 @@ def test_what_a_killed_run_has_left_is_swept_by_the_next(temporary: Path) -> Non
 def test_links_are_not_followed(temporary: Path) -> None:
     outside = temporary / "outside"
     outside.mkdir()
-    (outside / ".in_use").touch()
+    (outside / "file").touch()
     (temporary / "nemo_ds2_adapters-activations-link").symlink_to(outside)
     sweep_scratch()
-    assert (outside / ".in_use").exists()
+    assert (outside / "file").exists()
 
 
 def test_activations_beyond_memory_lie_there_and_say_so(temporary: Path, caplog: pytest.LogCaptureFixture) -> None:
