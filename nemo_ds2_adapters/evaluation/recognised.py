@@ -10,6 +10,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
@@ -72,6 +73,7 @@ def recognise(
     batch_size: int = 16,
     progress: bool = True,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    default: Adapter | None = None,
 ) -> list[Recognised]:
     """Recognise every utterance, and count the errors, in the order of the utterances.
 
@@ -86,10 +88,11 @@ def recognise(
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
+        default: what people get of whom the store has no adapter; None refuses them.
     """
     check_batch_size(batch_size)
     decoder = Decoder(model)
-    bank = None if users is None else bank_of(model, store, batch_size)
+    bank = None if users is None else bank_of(model, store, batch_size, default)
 
     def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         samples, counts = on_device(model, signals, lengths)

@@ -41,6 +41,18 @@ def read_adapters(path: FilePath) -> dict[str, Adapter]:
     return read_file(path)[1]
 
 
+def read_adapter(path: FilePath) -> Adapter:
+    """The only adapter of a file in any of the three formats.
+
+    Raises:
+        AdapterFileError: the file is damaged or hostile, or holds several.
+    """
+    adapters = list(read_adapters(path).values())
+    if len(adapters) != 1:
+        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, expected one")
+    return adapters[0]
+
+
 def read_file(path: FilePath) -> tuple[str, dict[str, Adapter]]:
     """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name, checked in full
     (AdapterFileError)."""
