@@ -1,4 +1,4 @@
-"""The main job on data at hand: four people, whom neither base nor prior has heard, say three and ten sentences.
+"""The main job on data at hand: five people, whom neither base nor prior has heard, say three and ten sentences.
 
 python -m demo.run --output demo_output
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from demo.corpus import DEMO_USERS, write_user_corpora
 from demo.report import Person, Point, print_table, write_reports
+from nemo_ds2_adapters import AdapterStore
 
 FOLDER = Path(__file__).parent
 BASE_MODEL, PRIOR = FOLDER / "base.nemo", FOLDER / "prior.pt"
@@ -45,9 +46,10 @@ def run_demo(output: Path) -> list[Person]:
             raise FileNotFoundError(f"{needed} is missing; run the demo from a complete checkout")
     shutil.rmtree(output, ignore_errors=True)
     before = _sha256(BASE_MODEL)
-    print("1/3  two synthetic voices are made to speak; two real people are in demo/fsdd")
+    print("1/3  two synthetic voices are made to speak; three real people are in demo/fsdd")
     train, test = _collect(output / "corpus")
     _write(output / "test.json", test)
+    AdapterStore(output / "adapters_0")  # of people who have said nothing
     print(f"2/3  adapt_speakers.py: an adapter for each by {AMOUNTS[0]} and by {AMOUNTS[1]} utterances")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda amount: _adapt(output, _first(train, amount), amount), AMOUNTS))
@@ -105,12 +107,13 @@ def _adapt(output: Path, entries: Sequence[Entry], amount: int) -> None:
 def _evaluate(output: Path, amount: int) -> dict[str, tuple[float, float]]:
     """By person, the word error rates of the base and of the adapter by so many utterances; 0: the population's."""
     found = output / f"eval_{amount}.json"
-    adapter = f"adapter_store={output / f'adapters_{amount}'}" if amount else f"adapter_default={PRIOR}"
+
     _run_script(
         "eval_asr_adapter.py",
         f"model.nemo_model={BASE_MODEL}",
         "model.adapter.adapter_key=speaker",
-        adapter,
+        f"adapter_store={output / f'adapters_{amount}'}",
+        f"adapter_default={PRIOR}",
         f"model.test_ds.manifest_filepath={output / 'test.json'}",
         f"output_filename={found.with_suffix('.jsonl')}",
     )
@@ -144,7 +147,9 @@ def _run_script(name: str, *overrides: str) -> None:
 
 def main() -> None:
     """Run the demo from the command line."""
-    parser = argparse.ArgumentParser(description="Train and evaluate adapters for two synthetic and two real people.")
+    parser = argparse.ArgumentParser(
+        description="Train and evaluate adapters for two synthetic and three real people."
+    )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="directory for all results")
     try:
         run_demo(parser.parse_args().output.resolve())
