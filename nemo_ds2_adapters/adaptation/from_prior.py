@@ -48,7 +48,7 @@ def adapt_from_prior(
         after = before * (1 - choice.gain)
         epochs = step.epochs if choice.kind == "adapted" else 0
         kept = population if choice.kind == "prior" else zero(population)
-        found[number] = Outcome(kept, choice.kind, choice.reason, before, after, epochs)
+        found[number] = Outcome(kept, choice.kind, choice.reason, before, after, True, epochs)
     _train(engine, [(member, step.epochs) for member, step in members.values()])
     for number, (member, step) in members.items():
         trained = towards(population, member.adapter(), step.share)

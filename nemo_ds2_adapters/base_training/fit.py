@@ -24,6 +24,7 @@ from nemo_ds2_adapters.base_training.experiment import (
     one_line,
     seeded,
 )
+from nemo_ds2_adapters.base_training.statistics import with_statistics
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.sampler import use_shorter_first
@@ -63,6 +64,7 @@ def train_base(
     # NeMo leaves several channels as they are, and fails.
     model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in ("train_ds", "validation_ds")}
     validation_ds = model_cfg.pop("validation_ds")  # NeMo's constructor refuses some names of manifests
+    model_cfg["preprocessor"] = with_statistics(model_cfg["preprocessor"], train)
     model_class = EncDecCTCModelBPE if "tokenizer" in model_cfg else EncDecCTCModel
     with seeded(values["seed"]), experiment(trainer, values["exp_manager"]) as folder:
         try:

@@ -4,7 +4,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
-from nemo_ds2_adapters.adaptation.prior import read_prior
+from nemo_ds2_adapters.adaptation.prior import chosen_prior
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation)  # type: ignore[arg-type]
     train = read_manifest(manifests[TRAIN], TRAIN)
     validation = read_manifest(manifests[VALIDATION], VALIDATION) if has_validation else None
-    prior = read_prior(cfg.model.adapter.prior) if cfg.model.adapter.prior else None
+    prior = chosen_prior(cfg.model.adapter.prior)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     files = {
         f"{key}={path}": path for key in manifests if manifests[key] for path in manifest_paths(manifests[key], key)

@@ -11,7 +11,7 @@ from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest
 
 UNITS = ("", "_syllables", "_graphemes", "_bpe")
-CONFIGS = ("deepspeech2_small", *(f"deepspeech2{units}" for units in UNITS))
+CONFIGS = ("deepspeech2_small", "deepspeech2_streaming", *(f"deepspeech2{units}" for units in UNITS))
 
 MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds")]
 

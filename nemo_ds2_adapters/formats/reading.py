@@ -43,6 +43,14 @@ def read_adapters(path: FilePath) -> dict[str, Adapter]:
     return {name: loaded(adapter) for name, adapter in look_into(path)[1].items()}
 
 
+def read_adapter(path: FilePath) -> Adapter:
+    """The only adapter of a file in any of the three formats. Raises AdapterFileError, also if it holds several."""
+    adapters = list(read_adapters(path).values())
+    if len(adapters) != 1:
+        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, expected one")
+    return adapters[0]
+
+
 def look_into(path: FilePath) -> tuple[str, dict[str, Adapter]]:
     """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and what `read_adapters` gives, but without PyTorch.
 

@@ -13,12 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite, not_finite
 from nemo_ds2_adapters.errors import AdapterFileError, naming
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
 from nemo_ds2_adapters.formats.safe_pickle.stored import are_finite, numpy_type
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
@@ -45,6 +48,7 @@ REQUIRED = ("name", "module", "parameters", "bytes", "config")
 NUMBER = re.compile(r"[0-9]{1,15}")
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+Arrays: TypeAlias = "dict[str, dict[str, np.ndarray]]"  # by point and weight
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,27 @@ def read(data: Bytes, label: str) -> Adapter:
         tensor = torch.frombuffer(data, dtype=dtype, count=math.prod(place.shape), offset=place.start)
         weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
     return Adapter(header.name, header.config, weights, header.module, header.info)
+
+
+def read_arrays(data: Bytes, label: str) -> Arrays:
+    """The weights of a file, as float32, by point; checked as by `read`, but without PyTorch."""
+    import numpy as np
+
+    data = memoryview(data)
+    with naming(label):
+        header, places = _checked(data)
+        arrays: Arrays = {}
+        for place in places:
+            dtype = np.dtype("uint16" if place.dtype == "BF16" else DTYPES[place.dtype][0])
+            values = np.frombuffer(data, dtype, math.prod(place.shape), place.start)
+            if place.dtype == "BF16":  # the upper half of a float32
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32).reshape(place.shape)
+            if not np.isfinite(values).all():  # it was, in double precision
+                raise not_finite(place.weight, header.name)
+            arrays.setdefault(place.point, {})[place.weight] = values
+    return arrays
 
 
 def check(data: Bytes, label: str) -> Header:

@@ -12,7 +12,7 @@ from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
-from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
+from nemo_ds2_adapters.formats.safetensors_file import Arrays, Header, to_bytes
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
@@ -99,6 +99,15 @@ class AdapterStore:
     def read(self, user_id: str, version: int | None = None) -> tuple[Version, Adapter]:
         """As `get`, and which version it is."""
         return self._shelf.read(user_id, version)
+
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
+        """As `read`, the current version, for a program without torch: what it says, and float32 weights by point.
+
+        Raises:
+            UnknownUserError: there is none.
+            AdapterFileError: the file is damaged.
+        """
+        return self._shelf.read_arrays(user_id)
 
     def header(self, user_id: str, version: int | None = None) -> Header:
         """Name, config, info with metadata, and number of parameters of a user's adapter; its weights are not read."""
