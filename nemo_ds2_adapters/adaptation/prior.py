@@ -5,6 +5,7 @@ training starts from; how far it goes, and what is kept of it, is what served pe
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -134,8 +135,11 @@ def read_prior(path: FilePath) -> VoicePrior:
     """Read a prior; nothing of the file is executed.
 
     Raises:
+        InputError: the path is no path.
         AdapterFileError: the file is damaged, or holds no prior.
     """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InputError(f"model.adapter.prior={path} is not text: give the path of a file of ds2-adapters fit-prior")
     adapters = list(read_adapters(path).values())
     if len(adapters) != 1:
         raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, a voice prior is one")

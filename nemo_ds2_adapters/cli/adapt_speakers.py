@@ -10,10 +10,11 @@ from nemo_ds2_adapters.activations.settings import CacheSettings
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
-from nemo_ds2_adapters.adaptation.prior import read_prior
+from nemo_ds2_adapters.adaptation.prior import check_fits, read_prior
 from nemo_ds2_adapters.adaptation.report import REPORTS, table, write_reports
 from nemo_ds2_adapters.adaptation.settings import Settings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command, make_folder
 from nemo_ds2_adapters.data.manifest import manifest_paths
@@ -39,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
     beginning = StartSettings.of(adapter)
     check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
-    prior = read_prior(adapter["prior"]) if adapter["prior"] else None
+    prior = None if adapter["prior"] is None else read_prior(adapter["prior"])
     manifest = data["manifest_filepath"]
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     speakers = within_limits(speakers, data)
@@ -51,6 +52,8 @@ def main(cfg: DictConfig) -> None:
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
+    if prior is not None:
+        check_fits(prior, fingerprint(model))
     start = starting_adapter(model, "speaker", beginning, settings.seed)
     make_folder(folder, f"output_dir={folder}")
     store = AdapterStore(cfg.adapter_store)

@@ -16,7 +16,7 @@ from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder
+from nemo_ds2_adapters.cli.script import hydra_command, make_folder_of
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance, manifest_paths, read_manifest
@@ -108,7 +108,7 @@ def output_path(cfg: DictConfig, name: str, utterances: Sequence[Utterance]) -> 
     stored = {"model.nemo_model": cfg.model.nemo_model, "adapter_store": cfg.adapter_store}
     for path in outputs:
         check_not_input(path, {**manifests, **recordings, **stored})
-    make_folder(output.parent, f"output_filename={output}")
+    make_folder_of(output, f"output_filename={output}")
     return output
 
 

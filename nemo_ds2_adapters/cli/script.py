@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -154,6 +155,19 @@ def make_folder(folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{key}: cannot be written ({error.strerror})") from error
+
+
+def make_folder_of(output: Path, key: str) -> None:
+    """Make the folder of a file that results go to, before they are computed.
+
+    Raises:
+        InputError: a file cannot be written there; names `key` and the reason.
+    """
+    make_folder(output.parent, key)
+    if output.is_dir():
+        raise InputError(f"{key}: is a folder, give the path of a file")
+    if not os.access(output.parent, os.W_OK):
+        raise InputError(f"{key}: cannot be written (permission denied)")
 
 
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:

@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation)  # type: ignore[arg-type]
     train = read_manifest(manifests[TRAIN], TRAIN)
     validation = read_manifest(manifests[VALIDATION], VALIDATION) if has_validation else None
-    prior = read_prior(cfg.model.adapter.prior) if cfg.model.adapter.prior else None
+    prior = None if cfg.model.adapter.prior is None else read_prior(cfg.model.adapter.prior)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     files = {
         f"{key}={path}": path for key in manifests if manifests[key] for path in manifest_paths(manifests[key], key)

@@ -2,16 +2,22 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, save_prior
 from nemo_ds2_adapters.cli import main
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import read_adapters
 from nemo_ds2_adapters.store.store import AdapterStore
 
+RELEASED = Path(__file__).parents[1] / "data" / "v0_1"
 MODEL, NAME, USER = "model.nemo_model", "model.adapter.adapter_name", "model.adapter.user_id"
 TRAIN_DATA, TEST_DATA = "model.train_ds.manifest_filepath", "model.test_ds.manifest_filepath"
+PRIOR = "model.adapter.prior"
 VALIDATION_DATA = "model.validation_ds.manifest_filepath"
 
 # What each command is given where nothing is wrong.
@@ -23,6 +29,7 @@ RIGHT: dict[str, dict[str, str]] = {
         VALIDATION_DATA: "data.json",
     },
     "adapt-speakers": {MODEL: "base.nemo", TRAIN_DATA: "data.json", "adapter_store": "new"},
+    "fit-prior": {MODEL: "base.nemo", TRAIN_DATA: "data.json"},
     "eval": {MODEL: "base.nemo", NAME: "null", TEST_DATA: "data.json"},
     "transcribe": {"model_path": "base.nemo", "dataset_manifest": "data.json", "output_filename": "out.json"},
     "search": {
@@ -205,6 +212,63 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("train-base", {"model.optim.name": "foo"}, "model.optim.name=foo"),
     ("train-base", {"model.encoder.rnn_type": "foo"}, "foo"),
     ("train-base", {"seed": "-1"}, "seed=-1"),
+    # the voice prior
+    ("fit-prior", {}, "0 speakers with 3 utterances or more are too few for a voice prior, at least 6 are needed"),
+    ("fit-prior", {"prior.epoch": "1"}, "the nearest known one is prior.epochs"),
+    ("fit-prior", {"prior.person_epochs": "[1]"}, "unknown config key prior.person_epochs"),
+    ("fit-prior", {MODEL: None}, "set one of model.nemo_model and model.pretrained_model, none"),
+    ("fit-prior", {MODEL: "data.json"}, "data.json: not a .nemo archive"),
+    ("fit-prior", {TRAIN_DATA: None}, f"{TRAIN_DATA} is not set"),
+    ("fit-prior", {TRAIN_DATA: "nowhere.json"}, f"{TRAIN_DATA}=nowhere.json"),
+    ("fit-prior", {TRAIN_DATA: "broken.json"}, "broken.json, line 1"),
+    (
+        "fit-prior",
+        {"model.adapter.speaker_key": "person"},
+        "data.json, line 1: no field 'person'; set model.adapter.s",
+    ),
+    ("fit-prior", {"model.adapter.speaker_key": "null"}, "data.json, line 1: no field"),
+    ("fit-prior", {"model.adapter.cache_memory": "-1"}, "model.adapter.cache_memory=-1: expected GB, at least 0"),
+    ("fit-prior", {"model.adapter.cache_memory": "much"}, "model.adapter.cache_memory=much: expected a number"),
+    ("fit-prior", {"model.adapter.adapter_type": "lora"}, "model.adapter.adapter_type=lora: expected one of mlp"),
+    ("fit-prior", {"model.adapter.mlp.layers": "middle"}, "layers='middle': expected one of first, last, all"),
+    ("fit-prior", {"model.adapter.mlp.hidden_dims": "[-1]"}, "hidden_dims"),
+    ("fit-prior", {"seed": "-1"}, "seed=-1: expected a whole number from 0"),
+    ("fit-prior", {"seed": "abc"}, "seed=abc: expected a whole number"),
+    ("fit-prior", {"prior": "null"}, "prior"),
+    ("fit-prior", {"prior.epochs": "0"}, "prior.epochs=0: expected a whole number of at least 1"),
+    ("fit-prior", {"prior.epochs": "1.5"}, "prior.epochs=1.5: expected a whole number"),
+    ("fit-prior", {"prior.batch_size": "0"}, "prior.batch_size=0: expected a whole number of at least 1"),
+    ("fit-prior", {"prior.folds": "1"}, "prior.folds=1: expected a whole number of at least 2"),
+    ("fit-prior", {"prior.folds": "null"}, "prior.folds=None: expected a whole number"),
+    ("fit-prior", {"prior.lr": "-1"}, "prior.lr=-1: expected a number of at least 0"),
+    ("fit-prior", {"prior.lr": "nan"}, "prior.lr=nan: expected a number of at least 0"),
+    ("fit-prior", {"prior.lr": "fast"}, "prior.lr=fast: expected a number"),
+    ("fit-prior", {"prior.person_lr": "inf"}, "prior.person_lr=inf: expected a number of at least 0"),
+    ("fit-prior", {"prior.person_batch_size": "0"}, "prior.person_batch_size=0: expected a whole number of at least"),
+    ("fit-prior", {"trainer.accelerator": "gpu"}, "No supported gpu backend"),
+    ("fit-prior", {"trainer.precision": "16-mixed"}, "16-mixed: many speakers are adapted in 32-true or 64-true"),
+    ("fit-prior", {"trainer.devices": "0"}, "trainer"),
+    ("fit-prior", {"output": "null"}, "output=None: give the path of the file to write"),
+    ("fit-prior", {"output": "7"}, "output=7: give the path of the file to write"),
+    ("fit-prior", {"output": "''"}, "output=: give the path of the file to write"),
+    ("fit-prior", {"output": "data.json"}, "data.json would overwrite model.train_ds.manifest_filepath=data.json"),
+    ("fit-prior", {"output": "base.nemo"}, "base.nemo would overwrite model.nemo_model"),
+    ("fit-prior", {"output": "data.json/prior.pt"}, "prior.pt: cannot be written"),
+    ("fit-prior", {"output": "store"}, "output=store: is a folder"),
+    ("train", {PRIOR: "nowhere.pt"}, "nowhere.pt: "),
+    ("train", {PRIOR: "data.json"}, "data.json: is not a file that torch.save wrote"),
+    ("train", {PRIOR: "base.nemo"}, "base.nemo: is not an adapter file"),
+    ("train", {PRIOR: "store"}, "store: "),
+    ("train", {PRIOR: "0"}, f"{PRIOR}=0 is not text: give the path of a file of ds2-adapters fit-prior"),
+    ("train", {PRIOR: "false"}, f"{PRIOR}=False is not text"),
+    ("train", {PRIOR: "''"}, f"{PRIOR}= is not text"),
+    ("train", {PRIOR: "adapter.pt"}, "adapter.pt: holds an adapter, but no voice prior: make one with ds2-adapters"),
+    ("adapt-speakers", {PRIOR: "nowhere.pt"}, "nowhere.pt: "),
+    ("adapt-speakers", {PRIOR: "7"}, f"{PRIOR}=7 is not text"),
+    ("adapt-speakers", {PRIOR: "[a.pt]"}, f"{PRIOR}=['a.pt'] is not text"),
+    ("adapt-speakers", {PRIOR: "adapter.pt"}, "adapter.pt: holds an adapter, but no voice prior"),
+    ("adapt-speakers", {PRIOR: "foreign.pt"}, "the voice prior was made for another base model"),
+    ("train", {PRIOR: "foreign.pt"}, "the voice prior was made for another base model"),
     # where it is written
     ("adapt-speakers", {"output_dir": "data.json/x"}, "data.json/x"),
     ("adapt-speakers", {"adapter_store": "data.json"}, "data.json"),
@@ -212,6 +276,12 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("eval", {"output_filename": "data.json"}, "data.json would overwrite"),
     ("transcribe", {"output_filename": "data.json"}, "data.json would overwrite"),
     ("transcribe", {"output_filename": "base.nemo"}, "base.nemo would overwrite"),
+    ("eval", {"output_filename": "store"}, "output_filename=store: is a folder, give the path of a file"),
+    (
+        "transcribe",
+        {"output_filename": "store", "adapter_store": None},
+        "output_filename=store: is a folder, give the path of a file",
+    ),
     ("eval", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
     ("transcribe", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
 ]
@@ -245,6 +315,11 @@ def inputs(
     ):
         text = "".join(f"{json.dumps(line)}\n" for line in content)
         (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+    shutil.copy(RELEASED / "two_adapters.pt", tmp_path / "several.pt")
+    adapter = next(iter(read_adapters(tmp_path / "several.pt").values()))
+    write_adapters([adapter], tmp_path / "adapter.pt")
+    record = (Experience(0, 3.0, 20, 10, 8, 40, 20, 15, 12),)
+    save_prior(VoicePrior(adapter, 0.01, 2, (Step(3.0, 2, 1.0),), record, {}, 12, 100.0), tmp_path / "foreign.pt")
     AdapterStore(tmp_path / "store")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
