@@ -12,8 +12,7 @@ from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.prior import describe, save_prior
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder_of
-from nemo_ds2_adapters.data.manifest import manifest_paths
+from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder_of
 from nemo_ds2_adapters.data.speakers import check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input
@@ -32,9 +31,8 @@ def main(cfg: DictConfig) -> None:
     settings = PriorSettings(seed=cfg.seed, **values["prior"])
     beginning, cache = StartSettings.of(adapter), CacheSettings(memory=adapter["cache_memory"])
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
-    inputs = {f"{MANIFEST}={path}": path for path in manifest_paths(manifest, MANIFEST)}
     recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
-    check_not_input(cfg.output, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
+    check_not_input(cfg.output, {**files_read(cfg, MANIFEST), **recordings})
     make_folder_of(Path(cfg.output), f"output={cfg.output}")
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)

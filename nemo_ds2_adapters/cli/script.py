@@ -18,6 +18,7 @@ from nemo_ds2_adapters.adapters.chosen import NAME_KEY, SECTION, USER_KEY
 from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
+from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.formats.scratch import own_temporary_folder
 from nemo_ds2_adapters.text import printable
@@ -37,6 +38,15 @@ OPEN_SECTIONS = (
 )
 # Keys that hold any text. Hydra parses it, and would take some for a number, a list or an error.
 TEXT_KEYS = (NAME_KEY, USER_KEY, f"{SECTION}.init_from")
+# Files and folders that commands read, beside manifests.
+READ = (
+    "model.nemo_model",
+    "model.adapter.prior",
+    "model.adapter.init_from",
+    "model.adapter.init_from_store",
+    "adapter_store",
+    "init_from_nemo_model",
+)
 NULL_IS_A_VALUE = (f"{SECTION}.patience",)  # though the shipped value is a number
 TYPES: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -155,6 +165,20 @@ def make_folder(folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{key}: cannot be written ({error.strerror})") from error
+
+
+def files_read(cfg: DictConfig, *manifests: str) -> dict[str, Any]:
+    """What a config says is read, by its keys: nothing of it may be written.
+
+    Args:
+        cfg: of the command.
+        manifests: keys of paths of manifests; what is not set is passed over.
+    """
+    found = {key: OmegaConf.select(cfg, key) for key in READ}
+    for key in manifests:
+        if value := OmegaConf.select(cfg, key):
+            found |= {f"{key}={path}": path for path in manifest_paths(value, key)}
+    return found
 
 
 def make_folder_of(output: Path, key: str) -> None:

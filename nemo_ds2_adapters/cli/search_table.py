@@ -7,8 +7,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.evaluation.report import WIDTH, percent, table, write_csv
-from nemo_ds2_adapters.evaluation.search import TRIALS, read_trials, settings_that_differ
+from nemo_ds2_adapters.evaluation.search import TABLE, TRIALS, read_trials, settings_that_differ
 
 COLUMNS = ("score", "wer_before", "wer_after", "base_wer_before", "base_wer_after", "epochs", "seconds")
 
@@ -31,7 +32,7 @@ class SearchTable(Callback):
             }
             for i, t in enumerate(trials)
         ]
-        write_csv(rows, folder / "trials.csv")
+        write_csv(rows, folder / TABLE)
         headings = ["trial", *(key.rpartition(".")[2] for key in settings), "WER", "base's own WER", "epochs", "score"]
         cells = [
             (
@@ -46,7 +47,7 @@ class SearchTable(Callback):
         ]
         console = Console(width=WIDTH)
         console.print(table("Best first", headings, cells))
-        console.print(f"{folder}/trials.csv", soft_wrap=True)
+        say(str(folder / TABLE))
 
 
 def _short(value: str) -> str:

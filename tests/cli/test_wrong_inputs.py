@@ -17,6 +17,9 @@ from nemo_ds2_adapters.store.store import AdapterStore
 RELEASED = Path(__file__).parents[1] / "data" / "v0_1"
 MODEL, NAME, USER = "model.nemo_model", "model.adapter.adapter_name", "model.adapter.user_id"
 TRAIN_DATA, TEST_DATA = "model.train_ds.manifest_filepath", "model.test_ds.manifest_filepath"
+FILE_NAME, KEY = "model.adapter.adapter_state_dict_name", "model.adapter.adapter_key"
+UP = "../../../../"  # from nemo_experiments/ASR-Adapter/<time>/checkpoints
+EARLIER = {"exp_manager.exp_dir": ".", "exp_manager.name": "exp", "exp_manager.version": "v"}
 PRIOR = "model.adapter.prior"
 VALIDATION_DATA = "model.validation_ds.manifest_filepath"
 
@@ -39,7 +42,7 @@ RIGHT: dict[str, dict[str, str]] = {
         VALIDATION_DATA: "data.json",
         "search.base_manifest": "data.json",
     },
-    "train-base": {TRAIN_DATA: "data.json", VALIDATION_DATA: "data.json"},
+    "train-base": {TRAIN_DATA: "data.json", VALIDATION_DATA: "data.json", "trainer.max_epochs": "1"},
 }
 # What is changed, with a value of None for a key that is left out, and what the line says.
 WRONG: list[tuple[str, dict[str, str | None], str]] = [
@@ -269,7 +272,49 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("adapt-speakers", {PRIOR: "adapter.pt"}, "adapter.pt: holds an adapter, but no voice prior"),
     ("adapt-speakers", {PRIOR: "foreign.pt"}, "the voice prior was made for another base model"),
     ("train", {PRIOR: "foreign.pt"}, "the voice prior was made for another base model"),
-    # where it is written
+    ("train-base", {"init_from_nemo_model": "base.nemo"}, "init_from_nemo_model=base.nemo: no model of this shape"),
+    ("train-base", {"init_from_nemo_model": "data.json"}, "init_from_nemo_model=data.json: no model of this shape"),
+    ("train-base", {"init_from_nemo_model": "nowhere.nemo"}, "init_from_nemo_model=nowhere.nemo: no model of this"),
+    ("train-base", {"labels": "[b]"}, "data.json"),
+    ("train-base", {"model.preprocessor.features": "0"}, "feat_in=0: expected at least 1"),
+    ("train-base", {"model.encoder.d_model": "-1"}, "d_model"),
+    ("train-base", {"model.encoder.dropout": "2"}, "dropout"),
+    ("train-base", {"model.train_ds.batch_size": "0"}, "model.train_ds.batch_size=0: expected a whole number"),
+    ("train-base", {"model.validation_ds.batch_size": "0"}, "model.validation_ds.batch_size=0: expected a whole"),
+    ("train-base", {"model.train_ds.max_duration": "0.01"}, "model.train_ds"),
+    ("train-base", {"model.train_ds.num_workers": "-1"}, "num_workers"),
+    ("train-base", {"model.decoding.strategy": "foo"}, "foo"),
+    ("train-base", {"trainer.max_epochs": "abc"}, "trainer.max_epochs=abc: expected a whole number"),
+    ("train", {"trainer.devices": "99"}, "trainer.devices=99: there are"),
+    ("train-base", {"trainer.devices": "99"}, "trainer.devices=99: there are"),
+    ("train-base", {"exp_manager.exp_dir": "data.json/x"}, "data.json/x: cannot be written"),
+    ("train-base", {VALIDATION_DATA: "foreign.json"}, "'5' 'Z' 'ü'"),
+    ("train-base", {TRAIN_DATA: "missing.json"}, "gone.wav"),
+    # where it is written: never over what is read
+    ("train", {FILE_NAME: f"{UP}data.json"}, f"data.json would overwrite {TRAIN_DATA}=data.json, which is read"),
+    ("train", {FILE_NAME: f"{UP}base.nemo"}, "base.nemo would overwrite model.nemo_model, which is read"),
+    ("train", {FILE_NAME: f"{UP}nowhere/a.pt"}, "in a folder that does not exist: give another name"),
+    ("train", {FILE_NAME: "ASR-Adapter.nemo"}, f"{FILE_NAME}=ASR-Adapter.nemo: the model, a folder, or"),
+    ("train", {FILE_NAME: "7"}, f"{FILE_NAME}=7 is not text"),
+    ("train", {**EARLIER, MODEL: "exp/v/checkpoints/exp.nemo"}, "exp.nemo would overwrite model.nemo_model"),
+    (
+        "train-base",
+        {**EARLIER, "init_from_nemo_model": "exp/v/checkpoints/exp.nemo"},
+        "exp.nemo would overwrite init_from_nemo_model, which is read",
+    ),
+    ("adapt-speakers", {TRAIN_DATA: "report.json", "output_dir": "."}, f"report.json would overwrite {TRAIN_DATA}"),
+    ("adapt-speakers", {"adapter_store": "store", "output_dir": "store"}, "report.json would overwrite adapter_store"),
+    (
+        "eval",
+        {NAME: None, KEY: "speaker", "adapter_store": "store", "output_filename": "store/x.jsonl"},
+        "x.jsonl would overwrite adapter_store, which is read",
+    ),
+    (
+        "transcribe",
+        {"adapter_key": "speaker", "adapter_store": "store", "output_filename": "store/x.json"},
+        "x.json would overwrite adapter_store=store",
+    ),
+    ("search", {TRAIN_DATA: "trials.csv", "hydra.sweep.dir": "."}, f"trials.csv would overwrite {TRAIN_DATA}"),
     ("adapt-speakers", {"output_dir": "data.json/x"}, "data.json/x"),
     ("adapt-speakers", {"adapter_store": "data.json"}, "data.json"),
     ("adapt-speakers", {"adapter_store": None}, "adapter_store is not set"),
@@ -286,7 +331,7 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("transcribe", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
 ]
 # Folders for results, which are made before it is computed what goes there.
-LEFT = {"adapt-speakers": ["speakers"], "train-base": ["nemo_experiments"]}
+LEFT = {"adapt-speakers": ["speakers"], "train-base": ["nemo_experiments"], "train": ["nemo_experiments"]}
 IDS = [" ".join((command, *changes)) for command, changes, _ in WRONG]
 
 
@@ -309,6 +354,7 @@ def inputs(
     lines = [{**entry, "speaker": user} for entry, user in zip(entries, ("ann", "bob", "ann", "bob"))]
     for name, content in (
         ("data", lines),
+        ("report", lines),
         ("foreign", [{**entries[0], "text": "Zürich 5"}]),
         ("missing", [{**entries[0], "audio_filepath": "gone.wav"}]),
         ("broken", ["no object"]),
@@ -320,6 +366,9 @@ def inputs(
     write_adapters([adapter], tmp_path / "adapter.pt")
     record = (Experience(0, 3.0, 20, 10, 8, 40, 20, 15, 12),)
     save_prior(VoicePrior(adapter, 0.01, 2, (Step(3.0, 2, 1.0),), record, {}, 12, 100.0), tmp_path / "foreign.pt")
+    (tmp_path / "trials.csv").write_bytes((tmp_path / "data.json").read_bytes())
+    (tmp_path / "exp" / "v" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "exp" / "v" / "checkpoints" / "exp.nemo").write_bytes(archive["base"])
     AdapterStore(tmp_path / "store")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -330,7 +379,7 @@ def inputs(
 def test_wrong_input_is_one_line(
     inputs: Path, capfd: pytest.CaptureFixture[str], command: str, changes: dict[str, str | None], message: str
 ) -> None:
-    before = {path.name: path.read_bytes() for path in inputs.iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
     given = {key: value for key, value in {**RIGHT[command], **changes}.items() if value is not None}
     given |= {key: None for key in changes if key.startswith("~")}
     capfd.readouterr()
@@ -342,5 +391,6 @@ def test_wrong_input_is_one_line(
     assert line.startswith("error: ") and message in line
     assert line.strip().isprintable()
     assert "Traceback" not in out + err
-    assert {path.name: path.read_bytes() for path in inputs.iterdir() if path.is_file()} == before
-    assert {path.name for path in inputs.iterdir() if path.is_dir()} <= {"store", *LEFT.get(command, ())}
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path for path in inputs.iterdir() if path.is_file()} <= {*before}
+    assert {path.name for path in inputs.iterdir() if path.is_dir()} <= {"store", "exp", *LEFT.get(command, ())}
