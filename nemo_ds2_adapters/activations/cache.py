@@ -2,12 +2,14 @@
 
 import json
 import logging
+import math
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 import torch
@@ -19,11 +21,11 @@ from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.formats.scratch import ScratchFolder
 
 Key = Mapping[str, Any]  # plain values: everything that the activations depend on
-
 DEFAULT_MEMORY = 2.0  # GB
 OWNER_ONLY = 0o600  # activations tell what a person said
-
 logger = logging.getLogger(__name__)
+MODES = ("auto", "off", "required")
+PRECISIONS = {None: None, "16": torch.float16, "bf16": torch.bfloat16, "32": torch.float32}
 
 
 class PrefixCache:
@@ -81,11 +83,7 @@ class PrefixCache:
         return self.get(key) is not None
 
     def put(self, key: Key, tensor: Tensor) -> None:
-        """Store a copy of a tensor, detached from any graph; an older one of this key is replaced.
-
-        Raises:
-            InputError: it goes to a file, which cannot be written.
-        """
+        """Store a copy of a tensor, detached from any graph; an older one of this key is replaced."""
         text = self._text(key)
         # A copy, not a view: that would keep the whole batch it is a part of.
         name, tensor = _name(text), tensor.detach().to("cpu", self._dtype, copy=True).contiguous()
@@ -152,3 +150,45 @@ def _name(text: str) -> str:
 
 def _checksum(tensor: Tensor) -> str:
     return f"{zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data):08x}"
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Whether and how activations are kept.
+
+    Raises:
+        InputError: a value is not what it must be; names it by its key in conf/asr_adapters/asr_adaptation.yaml.
+    """
+
+    mode: str = "auto"  # auto: whenever that is exact; off: never; required: an error if it is not exact
+    folder: str | None = None  # for later runs
+    memory: float = DEFAULT_MEMORY  # GB; what does not fit goes to files
+    precision: str | None = None  # None: the model's, which is exact
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"model.adapter.cache={self.mode}: expected one of {', '.join(MODES)}")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(name for name in PRECISIONS if name)
+            raise InputError(f"model.adapter.cache_precision={self.precision}: expected null or one of {known}")
+        if not _is_size(self.memory):
+            raise InputError(f"model.adapter.cache_memory={self.memory}: expected GB, at least 0")
+
+    @classmethod
+    def of(cls, adapter: Mapping[str, Any]) -> Self:
+        """Of the config's section `model.adapter`, as plain values. Raises InputError: a value is wrong."""
+        mode, precision = adapter["cache"], adapter["cache_precision"]
+        return cls(
+            "off" if mode is False else mode,  # YAML takes a bare `off` for false
+            adapter["cache_dir"],
+            adapter["cache_memory"],
+            None if precision is None else str(precision),
+        )
+
+    def open(self) -> PrefixCache:
+        """A cache of this kind. Raises InputError: its folder cannot be made."""
+        return PrefixCache(self.folder, self.memory, PRECISIONS[self.precision])
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

@@ -72,17 +72,9 @@ class PrefixData(Dataset[Item | list[Item]]):
         self._keys: list[Key] = [{**common, "audio": self._identity(i)} for i in range(len(dataset))]
 
     def compute(self, precision: torch.dtype | None = None, progress: bool = False) -> int:
-        """Run what the cache does not have through the prefix.
+        """Run what the cache does not have through the prefix; how many utterances that were.
 
-        Args:
-            precision: of mixed-precision arithmetic (`torch.autocast`), None for none.
-            progress: show a bar.
-
-        Returns:
-            how many utterances that were.
-
-        Raises:
-            InputError: a recording cannot be read, or the cache's folder not be written.
+        `precision` is that of mixed-precision arithmetic (`torch.autocast`), None for none.
         """
         missing = [i for i, (key, cache) in enumerate(zip(self._keys, self._caches)) if key not in cache]
         missing.sort(key=lambda i: self.utterances[i].duration)
@@ -114,11 +106,8 @@ class PrefixData(Dataset[Item | list[Item]]):
         return sha256(self._dataset.item(position)[0].numpy().tobytes()).hexdigest()
 
     def item(self, position: int) -> Item:
-        """Activations and tokens of one utterance.
-
-        Raises:
-            LookupError: its activations are gone from the cache, or were never computed.
-        """
+        """Activations and tokens of one utterance, or a LookupError: they are gone from the cache, or were never
+        computed."""
         activations = self._caches[position].get(self._keys[position])
         if activations is None:
             raise LookupError(f"utterance {position} is not in the cache: its file was removed, or compute() not run")

@@ -1,19 +1,22 @@
 """What a person is served, base, population's adapter or their own: by what became of people like them.
 
-The record of a prior says, of everybody in the population, how many errors they made on their own utterances with the
-base and with the population's adapter, and how much they gained on others. A linear regression of the gain on these
-two rates (empirical Bayes: how much a person's own utterances are to be believed is learnt from everybody) predicts
-that of a new person, and its residuals say how far the prediction may be off.
+With an adapter a person makes `factor` times the errors that they make with the base. Of the errors counted with and
+without it, its share is then `factor / (1 + factor)`, whatever was said and however hard it was (conditional on their
+sum, two Poisson counts are binomial). Over people this share is Beta distributed; mean and width of that, and how
+much the errors in a person's own utterances tell about others, are learnt from the prior's record (empirical Bayes,
+over a grid instead of one best value). Somebody new may be like nobody in the record, by the rule of succession with a
+probability of one in its people + 2; of them only their own utterances tell anything.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betaincc, betaln, expit, logsumexp
 
 from nemo_ds2_adapters.adaptation.outcome import WHAT, Kind
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
@@ -22,7 +25,11 @@ from nemo_ds2_adapters.evaluation.errors import Score
 HARM = 0.01  # errors per word that a person may lose
 MOST_HARM = 0.05  # probability of losing more
 BEYOND = 1.1  # times the largest error rate in the record: nobody in the population was like that
-RIDGE = 2.0  # experiences' worth of the belief that own utterances tell nothing
+# The grid: people's mean share, how many errors' worth of belief it is (their spread), and the weight of own errors.
+MEAN, BELIEF, WEIGHT = (
+    axis.ravel()
+    for axis in np.meshgrid(np.arange(0.04, 0.97, 0.02), np.geomspace(4, 400, 7), [0.0, 0.5, 1.0, 2.0], indexing="ij")
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Choice:
     """What is kept for a person, and why."""
 
     kind: Kind
-    gain: float  # expected: fewer word errors per word than with the base
+    gain: float  # expected: the share of the base's errors that goes away
     harm: float  # probability of losing more than `HARM`
     like: int  # people in the record it is judged by
     worse: int  # of these, who lost more than `HARM` with it
@@ -65,69 +72,69 @@ def choose(prior: VoicePrior, step: Step, seconds: float, base: Score, own: Scor
         own: the same with the population's adapter.
     """
     people = prior.experiences(step)
-    options: list[Choice] = [Choice("base", 0.0, 0.0, len(people), 0, "")]
-    words = max(base.words, 1)
-    person = np.array([1.0, base.word_errors / words, (base.word_errors - own.word_errors) / words])
+    options = [Choice("base", 0.0, 0.0, len(people), 0, "")]
     for kind in get_args(Kind)[1:] if step.epochs else ("prior",):
-        gain, harm = predict(people, kind, person)
-        worse = sum(_gain(one, kind) < -HARM for one in people)
+        gain, harm = predict(people, kind, base, own)
+        worse = sum(_errors(one, kind) - one.base_errors > HARM * one.words for one in people)
         options.append(Choice(kind, gain, harm, len(people), worse, ""))
     best = max((one for one in options if one.harm <= MOST_HARM), key=lambda one: one.gain)
     return Choice(best.kind, best.gain, best.harm, best.like, best.worse, _reason(best, options, people, seconds))
 
 
-def predict(people: Sequence[Experience], kind: Kind, person: NDArray[np.float64]) -> tuple[float, float]:
-    """Expected gain of a person, and the probability of losing more than `HARM`.
+def predict(people: Sequence[Experience], kind: Kind, base: Score, own: Score) -> tuple[float, float]:
+    """Expected share of a person's errors that goes away, and the probability of losing more than `HARM`.
 
     Args:
         people: who were left out of the population.
         kind: what they were served.
-        person: `[3]`: 1, error rate with the base, and gain by the population's adapter, both on own utterances.
+        base: of the person's utterances with the base.
+        own: the same with the population's adapter, which has not heard them.
     """
-    features = np.array(
-        [[1.0, one.own_base_errors / one.own_words, (one.own_base_errors - one.own_prior_errors) / one.own_words]
-         for one in people]
-    )  # fmt: skip
-    gains = np.array([_gain(one, kind) for one in people])
-    centre = np.array([0.0, *features[:, 1:].mean(axis=0)])
-    x = features - centre
-    scale = np.array([1.0, *(x[:, 1:].std(axis=0) + 1e-9)])
-    x = x / scale
-    precision = x.T @ x + np.diag([0.0, RIDGE, RIDGE])
-    weights = np.linalg.solve(precision, x.T @ gains)
-    freedom = max(len(people) - 3, 1)
-    # Of the residuals, what comes of the few words that a gain was measured on says nothing about the person.
-    noise = np.mean([_sampling_variance(one, kind) for one in people])
-    residual = ((gains - x @ weights) ** 2).sum() / freedom
-    new = (person - centre) / scale
-    variance = max(residual - noise, 0.1 * residual) + residual * new @ np.linalg.solve(precision, new)
-    expected = float(new @ weights)
-    if variance <= 0:
-        return expected, float(expected < -HARM)
-    return expected, float(stats.t.cdf((-HARM - expected) / math.sqrt(variance), freedom))
+    without, with_it = base.word_errors, own.word_errors
+    rate = (without + 1) / (base.words + 1)  # not 0: who made no error may yet make one
+    most = (rate + HARM) / (2 * rate + HARM)  # the share at which `HARM` is lost
+    likely = _likelihood(tuple(people), kind)
+    a, b = MEAN * BELIEF + WEIGHT * with_it, (1 - MEAN) * BELIEF + WEIGHT * without
+    # Of a person like those in the record, and of one like nobody.
+    harms = float(likely @ betaincc(a, b, most)), float(betaincc(1 + with_it, 1 + without, most))
+    shares = float(likely @ (a / (a + b))), (1 + with_it) / (2 + with_it + without)
+    unlike = _unlikeness(people, with_it, without)
+    harm, share = (like + unlike * (other - like) for like, other in (harms, shares))
+    return 1 - share / (1 - share), harm
 
 
-def _gain(one: Experience, kind: Kind) -> float:
-    errors = one.prior_errors if kind == "prior" else one.adapted_errors
-    return (one.base_errors - errors) / one.words
+@lru_cache(maxsize=64)  # the same for everybody with about as much speech
+def _likelihood(people: tuple[Experience, ...], kind: Kind) -> NDArray[np.float64]:
+    """Of each point of the grid, `[G]`; their sum is 1."""
+    likelihood = np.zeros_like(MEAN)
+    for one in people:
+        a = MEAN * BELIEF + WEIGHT * one.own_prior_errors
+        b = (1 - MEAN) * BELIEF + WEIGHT * one.own_base_errors
+        likelihood += betaln(a + _errors(one, kind), b + one.base_errors) - betaln(a, b)
+    return np.exp(likelihood - logsumexp(likelihood))
 
 
-def _sampling_variance(one: Experience, kind: Kind) -> float:
-    """Of a gain measured on so many words, each error that comes or goes counted as by chance (Poisson)."""
-    errors = one.prior_errors if kind == "prior" else one.adapted_errors
-    return max(abs(one.base_errors - errors), 1) / one.words**2
+def _unlikeness(people: Sequence[Experience], with_it: int, without: int) -> float:
+    """Probability that who makes so many errors with and without the population's adapter is like nobody before."""
+    a, b = MEAN * BELIEF, (1 - MEAN) * BELIEF
+    like = logsumexp(betaln(a + with_it, b + without) - betaln(a, b), b=_likelihood(tuple(people), "prior"))
+    return float(expit(betaln(1 + with_it, 1 + without) - like - math.log(len(people) + 1)))
+
+
+def _errors(one: Experience, kind: Kind) -> int:
+    return one.prior_errors if kind == "prior" else one.adapted_errors
 
 
 def _reason(best: Choice, options: Sequence[Choice], people: Sequence[Experience], seconds: float) -> str:
-    base = sum(one.base_errors for one in people)
     if best.kind == "base":
         risky = max(options[1:], key=lambda one: one.gain)
         return (
-            f"{seconds:.0f} s of speech: nothing is safely better than the base "
-            f"(expected {100 * risky.gain:+.1f} words in a hundred, {100 * risky.harm:.0f} % risk of losing one)"
+            f"{seconds:.0f} s of speech: nothing is safely better than the base ({WHAT[risky.kind]} would change "
+            f"errors by {-100 * risky.gain:+.0f} %, at a risk of {100 * risky.harm:.0f} % to lose more than one word "
+            "in a hundred)"
         )
-    errors = sum(one.prior_errors if best.kind == "prior" else one.adapted_errors for one in people)
-    gain = 100 * (1 - errors / max(base, 1))
+    base = sum(one.base_errors for one in people)
+    gain = 100 * (1 - sum(_errors(one, best.kind) for one in people) / max(base, 1))
     return (
         f"{seconds:.0f} s of speech: with {WHAT[best.kind]}, people like this made {gain:.0f} % fewer errors, "
         f"{best.worse} of {best.like} lost more than one word in a hundred"

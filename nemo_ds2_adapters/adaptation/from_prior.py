@@ -45,10 +45,10 @@ def adapt_from_prior(
             settings = person_settings(prior.lr, prior.batch_size, step.epochs, seed)
             members[number] = engine.member(population, positions, [], settings), step
         before = base.wer or 0.0
-        after = before if choice.kind == "base" else max(before - choice.gain, 0.0)
+        after = before * (1 - choice.gain)
         epochs = step.epochs if choice.kind == "adapted" else 0
         kept = population if choice.kind == "prior" else zero(population)
-        found[number] = Outcome(kept, choice.kind, choice.reason, before, after, epochs)
+        found[number] = Outcome(kept, choice.kind, choice.reason, before, after, True, epochs)
     _train(engine, [(member, step.epochs) for member, step in members.values()])
     for number, (member, step) in members.items():
         trained = towards(population, member.adapter(), step.share)

@@ -99,7 +99,7 @@ def _cross_validated(
 
 def _outcome(verdict: Verdict | None, whole: Member, start: Adapter) -> Outcome:
     assert verdict is not None  # the course is over
-    rates = (verdict.wer_before, verdict.wer_after, verdict.epochs)
+    rates = (verdict.wer_before, verdict.wer_after, False, verdict.epochs)
     if not verdict.epochs:
         reason = "their own recordings do not show that an adapter helps"
         return Outcome(zero(start) if is_additive(start) else None, "base", reason, *rates)

@@ -2,18 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
-from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
+from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.outcome import Outcome
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits, describe, weights_hash
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
@@ -22,6 +23,8 @@ from nemo_ds2_adapters.data.speakers import Speaker, check_speakers
 from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.store.store import AdapterStore
 
+logger = logging.getLogger(__name__)
+REACHED = ("kind", "is_expected", "wer_before", "wer_after", "epochs", "reason")  # of an outcome, and of a result
 BAR = "{desc}{percentage:3.0f} %|{bar}| {n}/{total} users [{elapsed}, {remaining} left]"
 
 
@@ -33,31 +36,38 @@ def adapt_speakers(
     start: Adapter,
     *,
     prior: VoicePrior | None = None,
+    own_prior: PriorSettings | None = None,
     key: str = "speakers",
     users_at_once: int = 16,
     cache: CacheSettings | None = None,
     keep_activations: bool = False,
     progress: bool = False,
+    say: Callable[[str], object] = logger.info,
 ) -> list[SpeakerResult]:
     """Train an adapter for every speaker, and put it into the store.
 
-    Each is what cross-validation and training on this speaker alone give, whoever the others are, and is trained anew
-    from the start whatever the store has: nothing is scored on what it was trained on. Speakers whose adapter in the
-    store was trained on the same data, base, start and settings are finished; a speaker with broken or too little
-    data is skipped.
+    Each is what this speaker alone gets, whoever the others are, with the given prior or by cross-validation; and is
+    trained anew from the start whatever the store has: nothing is scored on what it was trained on. Or priors are made
+    of the speakers themselves, by parts, so that nobody's knows them; then a result depends on all speakers. Speakers
+    whose adapter in the store was trained on the same data, base, start, settings and, with priors made here, from the
+    same other speakers are finished; a speaker with broken or too little data is skipped.
 
     Args:
         model: the base; it is as it was afterwards.
         speakers: may have problems already.
         store: where adapters go.
         settings: of the training.
-        start: what everybody's training starts from; not used with a prior.
+        start: what everybody's training starts from; with priors made of the speakers, that of these; not used with a
+            given one.
         prior: of this base; whoever is like the people in its population is not cross-validated.
+        own_prior: how to make priors of the speakers where none is given; if they are too few, or those left out gain
+            nothing by it, everybody is cross-validated.
         key: what to call the manifest in messages.
         users_at_once: trained together.
         cache: how activations are kept while a group is trained.
         keep_activations: in the store, for a later run; its `erase` removes them with the user.
         progress: show bars.
+        say: is told in a line whether priors are made, and what they are like.
 
     Returns:
         one result per speaker, in the same order.
@@ -72,25 +82,71 @@ def adapt_speakers(
     if prior is not None:
         check_fits(prior, base)
         start = prior.adapter
-    settings_hash = _hash([asdict(settings), start.config, _weights_hash(start)])
+    identity: list[Any] = [asdict(settings), start.config, weights_hash(start)]
+    if prior is None and own_prior is not None:
+        if reason := why_no_prior(speakers, start, own_prior):
+            say(f"no voice prior is made of these speakers ({reason}): each one's own recordings decide")
+            own_prior = None
+        else:
+            identity += [asdict(own_prior), {speaker.user_id: speaker.data_hash() for speaker in speakers}]
+    settings_hash = _hash(identity)
     results: dict[str, SpeakerResult] = {}
     for speaker in speakers:
         if speaker.problem is None and (done := _finished(speaker, settings_hash, base, store)):
             results[speaker.user_id] = done
     pending = [speaker for speaker in speakers if speaker.user_id not in results]
-    check_speakers(tqdm(pending, "checking recordings", unit="user", leave=False, disable=not progress), key, model)
+    heard = speakers if own_prior and pending else pending
+    check_speakers(tqdm(heard, "checking recordings", unit="user", leave=False, disable=not progress), key, model)
     for speaker in pending:
         if speaker.problem is not None:
             results[speaker.user_id] = _result(speaker, "skipped", problem=speaker.problem)
     pending = [speaker for speaker in pending if speaker.problem is None]
+    queues: list[tuple[VoicePrior | None, list[Speaker]]] = [(prior, pending)]
+    shared = None
+    if own_prior and pending:
+        shared = (cache or CacheSettings()).open()  # what is computed for the priors is used once more
+        queues = _with_priors(model, speakers, pending, start, own_prior, shared, progress, say)
+    groups = [
+        (of_queue, queue[first : first + users_at_once])
+        for of_queue, queue in queues
+        for first in range(0, len(queue), users_at_once)
+    ]
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR, disable=not progress) as bar:
-        for first in range(0, len(pending), users_at_once):
-            group = pending[first : first + users_at_once]
-            for speaker, outcome in _outcomes(model, group, settings, start, prior, store, cache, keep_activations):
-                result = _kept(speaker, outcome, settings, settings_hash, store)
-                results[speaker.user_id] = result
+        for of_group, group in groups:
+            opened = shared or (cache or CacheSettings()).open()
+            for speaker, outcome in _outcomes(
+                model, group, settings, start, of_group, store, opened, keep_activations
+            ):
+                results[speaker.user_id] = _kept(speaker, outcome, settings, settings_hash, of_group, store)
                 bar.update(len(results) - bar.n)
     return [results[speaker.user_id] for speaker in speakers]
+
+
+def _with_priors(
+    model: ASRModel,
+    speakers: Sequence[Speaker],
+    pending: Sequence[Speaker],
+    start: Adapter,
+    settings: PriorSettings,
+    cache: PrefixCache,
+    progress: bool,
+    say: Callable[[str], object],
+) -> list[tuple[VoicePrior | None, list[Speaker]]]:
+    """Whom each prior is for, of the pending speakers; no prior for anybody if none is of use."""
+    if reason := why_no_prior(speakers, start, settings):
+        say(f"no voice prior is made of these speakers ({reason}): each one's own recordings decide")
+        return [(None, list(pending))]
+    parts = learn_by_parts(model, speakers, start, settings, cache, progress)
+    for prior, part in parts:
+        say(f"for {len(part)} speakers, who are not in it, a {describe(prior)[0]}")
+        for line in describe(prior)[1:]:
+            say(line)
+    if not any(prior.helps for prior, _ in parts):
+        say("no prior helps those left out of it: each one's own recordings decide")
+        return [(None, list(pending))]
+    number = {speaker.user_id: k for k, (_, part) in enumerate(parts) for speaker in part}
+    # Who has said too little to be in any population may have any prior.
+    return [(prior, [s for s in pending if number.get(s.user_id, 0) == k]) for k, (prior, _) in enumerate(parts)]
 
 
 def within_limits(speakers: Sequence[Speaker], section: Mapping[str, Any]) -> list[Speaker]:
@@ -120,13 +176,12 @@ def _outcomes(
     start: Adapter,
     prior: VoicePrior | None,
     store: AdapterStore,
-    cache: CacheSettings | None,
+    shared: PrefixCache,
     keep_activations: bool,
 ) -> Iterator[tuple[Speaker, Outcome]]:
     """Of every speaker of a group; what goes wrong for one is that speaker's outcome, for all everybody's."""
     caches: list[PrefixCache] = []
     ready = []
-    shared = (cache or CacheSettings()).open()
     for speaker in group:
         try:
             caches.append(PrefixCache(store.cache_folder(speaker.user_id), 0.0) if keep_activations else shared)
@@ -145,12 +200,17 @@ def _outcomes(
 
 
 def _kept(
-    speaker: Speaker, outcome: Outcome, settings: Settings, settings_hash: str, store: AdapterStore
+    speaker: Speaker,
+    outcome: Outcome,
+    settings: Settings,
+    settings_hash: str,
+    prior: VoicePrior | None,
+    store: AdapterStore,
 ) -> SpeakerResult:
     """Put what came of a speaker's training into the store."""
     if outcome.problem is not None:
         return _result(speaker, "skipped", problem=outcome.problem)
-    reached = {name: getattr(outcome, name) for name in ("wer_before", "wer_after", "epochs", "reason")}
+    reached = {name: getattr(outcome, name) for name in REACHED}
     if outcome.adapter is None:
         return _result(speaker, "base kept: no adapter", **reached)
     metadata = {
@@ -158,7 +218,7 @@ def _kept(
         "training": asdict(settings),
         "data": speaker.data_hash(),
         "seconds_of_speech": speaker.seconds,
-        "kind": outcome.kind,
+        "prior": weights_hash(prior.adapter) if prior else None,
         **reached,
     }
     try:
@@ -180,7 +240,7 @@ def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterSto
         return None
     if info.metadata.get("data") != speaker.data_hash():
         return None
-    reached = {name: info.metadata.get(name) for name in ("wer_before", "wer_after", "epochs", "reason")}
+    reached = {name: info.metadata.get(name) for name in REACHED}
     return _result(speaker, "finished before", **reached)
 
 
@@ -197,12 +257,3 @@ def _result(speaker: Speaker, status: str, **reached: Any) -> SpeakerResult:
 
 def _hash(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _weights_hash(adapter: Adapter) -> str:
-    digest = hashlib.sha256()
-    for point, state in adapter.weights.items():
-        for name, value in state.items():
-            digest.update(f"{point} {name} {value.dtype} {list(value.shape)}".encode())
-            digest.update(value.contiguous().reshape(-1).numpy().tobytes())
-    return digest.hexdigest()

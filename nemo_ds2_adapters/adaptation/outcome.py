@@ -21,6 +21,7 @@ class Outcome:
         reason: in words.
         wer_before: with the base.
         wer_after: with what is kept, on utterances that it was not trained on; with a prior, what is expected.
+        is_expected: the word error rate after is what the record of a prior promises.
         epochs: of training, 0 if none was kept.
         problem: why there is nothing.
     """
@@ -30,5 +31,6 @@ class Outcome:
     reason: str = ""
     wer_before: float | None = None
     wer_after: float | None = None
+    is_expected: bool = False
     epochs: int = 0
     problem: str | None = None

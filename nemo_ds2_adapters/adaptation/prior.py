@@ -4,8 +4,8 @@ MAP adaptation (Gauvain & Lee 1994) with an adapter: its mean is the population'
 training starts from; how far it goes, and what is kept of it, is what served people who were left out of it.
 """
 
+import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -14,7 +14,7 @@ from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import FilePath, read_adapters
+from nemo_ds2_adapters.formats.reading import FilePath, read_adapter
 
 KEY = "voice_prior"  # of the population adapter's metadata
 
@@ -81,6 +81,13 @@ class VoicePrior:
         """What to do with so much speech: the step of the recipe that is nearest on a scale of ratios."""
         return min(self.recipe, key=lambda step: abs(math.log(step.seconds / seconds)))
 
+    @property
+    def helps(self) -> bool:
+        """Whether those left out gained, with the population's adapter or one of their own, for any step."""
+        gains = [[one.base_errors, one.prior_errors, one.adapted_errors] for one in self.record]
+        before, *after = (sum(errors) for errors in zip(*gains))
+        return min(after) < before
+
     def experiences(self, step: Step) -> list[Experience]:
         """Of the people who were adapted by a step of the recipe."""
         return [one for one in self.record if one.step == self.recipe.index(step)]
@@ -135,15 +142,33 @@ def read_prior(path: FilePath) -> VoicePrior:
     """Read a prior; nothing of the file is executed.
 
     Raises:
-        InputError: the path is no path.
         AdapterFileError: the file is damaged, or holds no prior.
     """
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise InputError(f"model.adapter.prior={path} is not text: give the path of a file of ds2-adapters fit-prior")
-    adapters = list(read_adapters(path).values())
-    if len(adapters) != 1:
-        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, a voice prior is one")
-    return VoicePrior.of(adapters[0], str(path))
+    return VoicePrior.of(read_adapter(path), str(path))
+
+
+def chosen_prior(text: Any) -> VoicePrior | None:
+    """What `model.adapter.prior` names: a file; nothing, for null and `off`, which YAML takes for false.
+
+    Raises:
+        AdapterFileError: the file is damaged, or holds no prior.
+        InputError: it is no text.
+    """
+    if text is None or text is False or text == "off":
+        return None
+    if not isinstance(text, str) or not text:
+        raise InputError(f"model.adapter.prior={text}: give the path of a voice prior, or off")
+    return read_prior(text)
+
+
+def weights_hash(adapter: Adapter) -> str:
+    """SHA-256 over the weights: by it an adapter names the prior it started from."""
+    digest = hashlib.sha256()
+    for point, state in adapter.weights.items():
+        for name, value in state.items():
+            digest.update(f"{point} {name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.contiguous().reshape(-1).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_fits(prior: VoicePrior, fingerprint: str) -> None:
@@ -170,6 +195,8 @@ def describe(prior: VoicePrior) -> Sequence[str]:
             f"  {step.seconds:5.0f} s of speech: {_change(before, base)} without any, {_change(after, base)} after "
             f"{step.epochs} epochs; {worse} of {len(people)} lost more than one word in a hundred"
         )
+    if not prior.helps:
+        lines.append("  they gained nothing: whoever uses this prior keeps the base")
     return lines
 
 

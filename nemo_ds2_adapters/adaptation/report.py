@@ -1,15 +1,20 @@
 """What trainings reached: of one adapter, and of a run over many speakers; for people and programs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from nemo_ds2_adapters.adaptation.outcome import WHAT, Kind
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.evaluation import report
 from nemo_ds2_adapters.evaluation.report import as_row, percent, write_csv, write_json, write_picture
 
+SECONDS = (0, 5, 15, 45, 120, math.inf)  # of speech, between which the report tells people apart
 REPORTS = ("report.json", "report.csv", "report.png")
 
 
@@ -49,7 +54,10 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class SpeakerResult:
-    """One speaker. Word error rates are fractions, over the training recordings, each scored out of fold."""
+    """One speaker. Word error rates are fractions, of the training recordings.
+
+    Each is scored out of fold; where a prior has decided, what its record lets expect is in place of the second rate.
+    """
 
     user: str
     status: (
@@ -57,6 +65,8 @@ class SpeakerResult:
     )
     utterances: int
     seconds: float  # of speech
+    kind: Kind | None = None  # of what was kept
+    is_expected: bool | None = None  # `wer_after`, by the record of a prior
     wer_before: float | None = None
     wer_after: float | None = None
     epochs: int | None = None
@@ -80,10 +90,50 @@ def write_reports(results: Sequence[SpeakerResult], folder: Path) -> None:
     """
     as_json, as_csv, as_png = (folder / name for name in REPORTS)
     rows = [as_row(result) for result in results]
-    write_json({"users": rows}, as_json)
+    write_json({"users": rows, "by_seconds_of_speech": by_seconds(results)}, as_json)
     write_csv([{**row, "findings": "; ".join(row["findings"])} for row in rows], as_csv)
     rates = [(result.user, result.wer_before, result.wer_after) for result in results]
-    write_picture(rates, as_png, "Cross-validated on the training recordings")
+    write_picture(rates, as_png, _whence(results))
+
+
+def by_seconds(results: Sequence[SpeakerResult]) -> list[dict[str, Any]]:
+    """What became of people, by how much they have spoken: how many have what, and their mean word error rates."""
+    rows = []
+    for low, high in pairwise(SECONDS):
+        some = [one for one in results if low <= one.seconds < high and one.wer_before is not None]
+        if some:
+            before, after = (sum(getattr(one, f"wer_{at}") for one in some) for at in ("before", "after"))
+            kinds = {kind: sum(one.kind == kind for one in some) for kind in WHAT}
+            rows.append(
+                {
+                    "from_seconds": low,
+                    "to_seconds": high if high < math.inf else None,
+                    "users": len(some),
+                    **kinds,
+                    "wer_before": before / len(some),
+                    "wer_after": after / len(some),
+                }
+            )
+    return rows
+
+
+def outcomes(results: Sequence[SpeakerResult]) -> list[str]:
+    """The same in lines for a person."""
+    lines = []
+    for row in by_seconds(results):
+        kinds = ", ".join(f"{row[kind]} {what}" for kind, what in WHAT.items() if row[kind])
+        upper = f" to {row['to_seconds']}" if row["to_seconds"] else " and more"
+        lines.append(
+            f"{row['from_seconds']}{upper} s of speech: {row['users']} users, WER {percent(row['wer_before'])} -> "
+            f"{percent(row['wer_after'])}: {kinds}"
+        )
+    return lines
+
+
+def _whence(results: Sequence[SpeakerResult]) -> str:
+    if any(one.is_expected for one in results):
+        return "Word error rate: the base's on people's recordings, and what is expected by the record of a prior"
+    return "Word error rate on the training recordings, each left out of training in its turn"
 
 
 def table(results: Sequence[SpeakerResult]) -> Table:
@@ -102,5 +152,4 @@ def table(results: Sequence[SpeakerResult]) -> Table:
         for row in ordered
     ]
     headings = ("user", "utt.", "seconds", "base WER", "adapted WER", "change", "epochs", "result")
-    title = "Word error rate on the training recordings, each left out of training in its turn"
-    return report.table(title, headings, rows, [i for i, row in enumerate(ordered) if row.problem])
+    return report.table(_whence(results), headings, rows, [i for i, row in enumerate(ordered) if row.problem])

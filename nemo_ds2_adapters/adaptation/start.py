@@ -16,7 +16,7 @@ from nemo_ds2_adapters.adapters.blocks import adapter_names, existing_name
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.base_training.experiment import seeded
 from nemo_ds2_adapters.errors import AdapterNameError, InputError
-from nemo_ds2_adapters.formats.reading import read_adapters
+from nemo_ds2_adapters.formats.reading import read_adapter
 from nemo_ds2_adapters.modules import DeepSpeech2EncoderAdapter
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -102,9 +102,6 @@ def _other(model: ASRModel, source: Any, store: str | None) -> Adapter:
     if split_name(source)[1] in adapter_names(model):
         return attached_adapter(model, existing_name(model, source))
     if Path(source).is_file():
-        adapters = read_adapters(source)
-        if len(adapters) != 1:
-            raise InputError(f"{KEY}={source}: holds {len(adapters)} adapters, expected one")
-        return next(iter(adapters.values()))
+        return read_adapter(source)
     have = ", ".join(adapter_names(model)) or "none"
     raise InputError(f"{KEY}={source}: neither an adapter of the model, which has {have}, nor a file")

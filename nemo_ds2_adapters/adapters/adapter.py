@@ -77,10 +77,12 @@ class Adapter:
     @property
     def architecture(self) -> dict[str, Any]:
         """Equal for adapters that differ in nothing but name, weights, and whether they are enabled."""
-        shapes = {
-            point: {key: list(value.shape) for key, value in state.items()} for point, state in self.weights.items()
-        }
-        return {"module": self.module, **self.config, "enabled": None, "shapes": shapes}
+        return {"module": self.module, **self.config, "enabled": None, "shapes": dict(zip(self.weights, self.shapes))}
+
+    @property
+    def shapes(self) -> list[dict[str, list[int]]]:
+        """Of the weights at each point."""
+        return [{key: list(value.shape) for key, value in state.items()} for state in self.weights.values()]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Adapter):
@@ -95,22 +97,14 @@ class Adapter:
 
 
 def renamed(adapter: Adapter, name: str, taken: Sequence[str] = ()) -> Adapter:
-    """The adapter under another name.
-
-    Raises:
-        AdapterNameError: the name is not legal, or taken.
-    """
+    """The adapter under another name. Raises AdapterNameError: the name is not legal, or taken."""
     check_adapter_name(name, taken)
     check_reloadable(name, {key for state in adapter.weights.values() for key in state})
     return replace(adapter, name=name)
 
 
 def with_metadata(adapter: Adapter, metadata: Mapping[str, Any]) -> Adapter:
-    """The adapter with these metadata in place of its own.
-
-    Raises:
-        InputError: it comes from a format that has none.
-    """
+    """The adapter with these metadata in place of its own. Raises InputError: it comes from a format that has none."""
     if adapter.info is None:
         raise InputError(f"adapter {adapter.name!r} comes from a format without metadata: attach it to its base first")
     return replace(adapter, info=replace(adapter.info, metadata=dict(metadata)))
@@ -138,11 +132,7 @@ def mean(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) ->
 
 
 def towards(adapter: Adapter, other: Adapter, t: float) -> Adapter:
-    """The adapter moved on the straight line to another one: itself at `t` 0, the other one's weights at 1.
-
-    Raises:
-        InputError: they differ in architecture or base, or `t` is not within 0 and 1.
-    """
+    """The adapter moved straight to another one: itself at `t` 0, the other one at 1. Raises what `mean` does."""
     if not 0.0 <= t <= 1.0:
         raise InputError(f"t={t}: expected 0 (the first adapter) to 1 (the second one)")
     return mean([adapter, other], [1.0 - t, t])
@@ -151,9 +141,7 @@ def towards(adapter: Adapter, other: Adapter, t: float) -> Adapter:
 def zero(adapter: Adapter) -> Adapter:
     """An adapter of this architecture that changes nothing, the base: its last layer is zero, as before training.
 
-    Raises:
-        InputError: there is no such adapter, since its output takes the place of the base's; or it is of a type of
-            which nobody knows.
+    Raises InputError if there is none: its output takes the place of the base's, or nobody knows its type.
     """
     if not is_additive(adapter):
         raise InputError(
@@ -179,11 +167,7 @@ def _without_last_layer(state: State) -> State:
 
 
 def check_alike(first: Adapter, other: Adapter) -> None:
-    """Refuse to compute with adapters whose weights do not mean the same.
-
-    Raises:
-        InputError: says in what they differ.
-    """
+    """Refuse (InputError) to compute with adapters whose weights do not mean the same; says in what they differ."""
     one, two = first.architecture, other.architecture
     for key in one | two:
         if one.get(key) != two.get(key):
@@ -202,15 +186,16 @@ def is_finite(adapter: Adapter) -> bool:
 
 
 def check_finite(name: str, states: Iterable[State]) -> None:
-    """Refuse weights that are not numbers.
-
-    Raises:
-        AdapterFileError: names the first such weight.
-    """
+    """Refuse weights that are not numbers. Raises AdapterFileError: names the first such weight."""
     for state in states:
         for key, value in state.items():
             if value.is_floating_point() and value.numel() and not _is_finite(value):
-                raise AdapterFileError(f"weight {key} of adapter {name!r} is not finite (NaN or infinity)")
+                raise not_finite(key, name)
+
+
+def not_finite(weight: str, name: str) -> AdapterFileError:
+    """The error for a weight that is not a number."""
+    return AdapterFileError(f"weight {weight} of adapter {name!r} is not finite (NaN or infinity)")
 
 
 def _is_finite(value: Tensor) -> bool:

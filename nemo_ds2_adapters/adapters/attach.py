@@ -132,8 +132,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
 def plain_config(cfg: Any, name: str) -> dict[str, Any]:
     """An adapter config as plain Python values, `enabled` included, input sizes still to be inferred.
 
-    Raises:
-        InputError: not a config, no `_target_`, or an interpolation that cannot be resolved.
+    Raises InputError: not a config, no `_target_`, or an interpolation that cannot be resolved.
     """
     try:
         # Not OmegaConf.structured: it refuses the None that stands for an input size to be inferred.
@@ -178,7 +177,7 @@ def _check_type(module: AdapterModuleMixin, name: str, target: str) -> None:
     """Conformer's encoder names the types it takes, but only its layers look, and they name none."""
     from nemo.utils.model_utils import import_class_by_path
 
-    from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter
+    from nemo_ds2_adapters.modules.adapters import HEAD_PLACE, MLPHeadAdapter
 
     try:
         adapter_class = import_class_by_path(target)

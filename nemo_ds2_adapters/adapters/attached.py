@@ -41,13 +41,7 @@ def attached_adapter(model: ModelPT, name: str, metadata: Mapping[str, Any] | No
 def attached_adapters(
     model: ModelPT, names: Sequence[str], metadata: Mapping[str, Any] | None = None
 ) -> list[Adapter]:
-    """As `attached_adapter`, several that share what is said about them.
-
-    Raises:
-        AdapterNameError: one does not exist, or none was named.
-        InputError: an adapter has no modules.
-        AdapterFileError: a weight is not finite.
-    """
+    """As `attached_adapter`, several that share what is said about them; none named is an AdapterNameError."""
     if not names:
         raise AdapterNameError("there is no adapter to save: the model has none, or no name was given")
     adapters = [without_info(model, name) for name in names]

@@ -79,10 +79,8 @@ def ensure_adapters_cfg(model: ModelPT) -> DictConfig:
 def merge_global_cfg(model: ModelPT, global_cfg: Mapping[str, object] | DictConfig | None) -> None:
     """Merge settings common to all adapters into `model.cfg.adapters.global_cfg`.
 
-    NeMo's scripts replace that section, and with it the record of which module each adapter belongs to.
-
-    Raises:
-        InputError: it is not a section of plain values, or would overwrite that record; nothing has changed.
+    NeMo's scripts replace that section, and with it the record of which module each adapter belongs to: who would
+    overwrite that, or gives no section of plain values, gets an InputError, and nothing has changed.
     """
     if not isinstance(global_cfg, Mapping | DictConfig | None):
         raise InputError(f"global_cfg is {type(global_cfg).__name__}: give a section of settings")
@@ -128,11 +126,7 @@ def full_name(model: ModelPT, name: str) -> str:
 
 
 def existing_name(model: ModelPT, name: str) -> str:
-    """The adapter's name without module prefix.
-
-    Raises:
-        AdapterNameError: the model has no such adapter, or not in that module.
-    """
+    """The adapter's name without module prefix. Raises AdapterNameError: there is none, or not in that module."""
     prefix, _, plain = str(name).rpartition(":")
     if plain not in adapters_cfg(model) or plain == GLOBAL_CFG:
         raise missing_adapter(name, adapter_names(model))

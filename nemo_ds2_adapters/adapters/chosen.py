@@ -34,14 +34,10 @@ class ChosenAdapter:
 
 
 def chosen_adapter(cfg: DictConfig, base_allowed: bool = False) -> ChosenAdapter:
-    """The adapter that `adapter_name` or `user_id` names.
+    """The adapter that `adapter_name` or `user_id` names in the section `model.adapter`; `???` is what was not given.
 
-    Args:
-        cfg: the config's section `model.adapter`; what is `???` there was not given.
-        base_allowed: whether `adapter_name` may be null, which means the base.
-
-    Raises:
-        InputError: not exactly one of the two was given, or it is not text; shows how to quote it.
+    Null as `adapter_name` means the base, if `base_allowed`. Raises InputError: not exactly one of the two was given,
+    or it is not text; shows how to quote it.
     """
     given = [key for key in ("adapter_name", "user_id") if not OmegaConf.is_missing(cfg, key)]
     if len(given) != 1:
@@ -57,11 +53,7 @@ def chosen_adapter(cfg: DictConfig, base_allowed: bool = False) -> ChosenAdapter
 
 
 def read_text(cfg: DictConfig, key: str) -> Any:
-    """A value that may hold any text, `${` included.
-
-    Raises:
-        InputError: it was taken for an interpolation; shows how to quote it.
-    """
+    """A value that may hold any text; an InputError shows how to quote what was taken for an interpolation."""
     try:
         return cfg[key]
     except OmegaConfBaseException as error:

@@ -49,15 +49,10 @@ def base_tensors(model: ModelPT) -> Iterator[tuple[str, Tensor]]:
 
 
 def check_base(model: ModelPT, adapter: Adapter, option: str = "strict_base=False") -> None:
-    """Refuse an adapter that was made for another base. One that does not say for which it was made passes.
+    """Refuse an adapter that was made for another base (BaseMismatchError: shows both fingerprints and what differs).
 
-    Args:
-        model: with the base.
-        adapter: to be attached.
-        option: by which a caller can leave this check out, for the message.
-
-    Raises:
-        BaseMismatchError: shows both fingerprints and what differs.
+    One that does not say for which it was made passes. `option` is how a caller can leave this check out, for the
+    message.
     """
     ours = fingerprint(model)
     if adapter.info is None or adapter.info.fingerprint == ours:

@@ -20,11 +20,7 @@ KEY_PARTS = ("module",)  # of LinearAdapter's and MLPAdapter's state dicts, besi
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`encoder:user_john` -> (`encoder`, `user_john`); without a prefix the first part is empty.
-
-    Raises:
-        AdapterNameError: the name is not text.
-    """
+    """`encoder:user_john` -> (`encoder`, `user_john`); without a prefix the first part is empty."""
     if not isinstance(name, str):
         raise AdapterNameError(f"adapter name {name!r} is not text but {type(name).__name__}: give a string")
     prefix, _, plain = name.rpartition(":")
@@ -32,15 +28,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def check_adapter_name(name: str, taken: Iterable[str] = ()) -> None:
-    """Check a name without module prefix.
-
-    Args:
-        name: the name to be given.
-        taken: names of the adapters that the model already has.
-
-    Raises:
-        AdapterNameError: the name is not legal or exists; the message proposes one that is.
-    """
+    """Refuse a name without prefix that is not legal, or taken: AdapterNameError, which proposes one that is."""
     taken = set(taken)
     reason = illegal_reason(name)
     if reason is None and name in taken:
@@ -54,15 +42,7 @@ def check_adapter_name(name: str, taken: Iterable[str] = ()) -> None:
 
 
 def check_reloadable(name: str, keys: Iterable[str]) -> None:
-    """Check a name against the state-dict keys that its adapter really has.
-
-    Args:
-        name: legal by `check_adapter_name`.
-        keys: state-dict keys of the adapter module, without the name.
-
-    Raises:
-        AdapterNameError: NeMo could not reload an adapter with these keys under this name.
-    """
+    """Refuse (AdapterNameError) a legal name under which NeMo could not reload these state-dict keys of an adapter."""
     parts = {part for key in keys for part in key.split(".")[:-1]}
     for part in sorted(parts):
         if part.endswith(name):

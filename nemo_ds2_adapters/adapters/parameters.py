@@ -1,11 +1,14 @@
-"""The base's parameters and the adapters': freezing and counting."""
+"""The base's parameters and the adapters': freezing, counting, and a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from nemo_ds2_adapters.adapters.blocks import base_modules
+from rich.table import Table
+
+from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts, adapters_cfg, base_modules, module_prefix
+from nemo_ds2_adapters.adapters.enabling import enabled_names
 
 if TYPE_CHECKING:
     from nemo.core import ModelPT
@@ -53,3 +56,30 @@ def count_parameters(model: ModelPT, trainable_only: bool = False) -> dict[str, 
 
 def _count(parameters: Iterable[nn.Parameter], trainable_only: bool) -> int:
     return sum(p.numel() for p in set(parameters) if p.requires_grad or not trainable_only)
+
+
+def adapter_summary(model: ModelPT) -> Table:
+    """One row per adapter: name, modules, type, parameters, share of the base's, enabled, trainable.
+
+    Print it with `rich.print(adapter_summary(model))`.
+    """
+    base = count_parameters(model)["base"]
+    table = Table("name", "modules", "type", title=f"{type(model).__name__}, {base:,} base parameters")
+    for column in ("parameters", "of base"):
+        table.add_column(column, justify="right")
+    table.add_column("enabled")
+    table.add_column("trainable")
+    enabled = set(enabled_names(model))
+    for name in adapter_names(model):
+        parameters = [p for _, part in adapter_parts(model, name) for p in part.parameters()]
+        count = sum(p.numel() for p in parameters)
+        table.add_row(
+            name,
+            module_prefix(model, name) or str(model.default_adapter_module_name),
+            str(adapters_cfg(model)[name].get("_target_", "")).rpartition(".")[2],
+            f"{count:,}",
+            f"{count / base:.2%}" if base else "",
+            "yes" if name in enabled else "no",
+            "yes" if any(p.requires_grad for p in parameters) else "no",
+        )
+    return table

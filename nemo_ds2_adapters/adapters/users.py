@@ -15,33 +15,21 @@ def adapter_name_for_user(user_id: str) -> str:
     """The adapter name of a user: `user_` and a hash of the id. It reveals nothing and is legal everywhere.
 
     The same id gives the same name on every machine. Ids are compared character by character: `A` and `a`, or an
-    accented letter in its composed and decomposed form, are different users.
-
-    Raises:
-        UserIdError: not a legal user id.
+    accented letter in its composed and decomposed form, are different users. Raises UserIdError.
     """
     return f"user_{user_hash(user_id)}"
 
 
 def user_hash(user_id: str) -> str:
-    """Hash of a user id, for file names: 40 hexadecimal digits of its SHA-256.
-
-    Raises:
-        UserIdError: not a legal user id.
-    """
+    """Hash of a user id, for file names: 40 hexadecimal digits of its SHA-256. Raises UserIdError."""
     return hashlib.sha256(check_user_id(user_id).encode("utf-8")).hexdigest()[:HASH_LENGTH]
 
 
 def check_user_id(user_id: Any, key: str = "model.adapter.user_id") -> str:
-    """The user id, if it is one.
+    """The user id, if it is one: text of 1 to 200 characters, encodable as UTF-8. Else UserIdError, beginning with
+    `key`.
 
-    Args:
-        user_id: what arrived, perhaps parsed by Hydra into a number or nothing.
-        key: the config key it came from, for the message.
-
-    Raises:
-        UserIdError: not text, empty, longer than 200 characters, or not encodable as UTF-8. If it is not text, the
-            message shows how to quote it on a Hydra command line.
+    Hydra may have parsed it into a number or nothing; then the message shows how to quote it on a command line.
     """
     if not isinstance(user_id, str):
         kind = "nothing" if user_id is None else f"{type(user_id).__name__} {user_id!r}"

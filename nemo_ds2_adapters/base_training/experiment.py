@@ -26,11 +26,7 @@ NO_NEMO_FILE = {"save_best_model": False, "save_nemo_on_train_end": False}
 
 
 def make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
-    """Lightning's trainer.
-
-    Raises:
-        InputError: it refuses an argument, such as a device that is not there.
-    """
+    """Lightning's trainer. Raises InputError: it refuses an argument, such as a device that is not there."""
     try:
         trainer = pl.Trainer(**arguments)
     except (*REFUSALS, RuntimeError) as error:
@@ -45,14 +41,9 @@ def make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
 def experiment(trainer: pl.Trainer, cfg: Mapping[str, Any]) -> Iterator[Path]:
     """In this block, the trainer logs and keeps checkpoints as the config's section `exp_manager` says; no `.nemo`.
 
-    NeMo puts the version of the folder into the environment, for processes that Lightning starts; a later training of
-    this process would find it there, and write into the same folder.
-
-    Yields:
-        the folder of the experiment.
-
-    Raises:
-        InputError: NeMo refuses a key, or the folder cannot be made.
+    NeMo puts the version of the folder, which is yielded, into the environment, for processes that Lightning starts; a
+    later training of this process would find it there, and write into the same folder. Raises InputError: NeMo refuses
+    a key, or the folder cannot be made.
     """
     params = {**(cfg.get("checkpoint_callback_params") or {}), **NO_NEMO_FILE}
     before = os.environ.get(NEMO_ENV_VARNAME_VERSION)
@@ -71,11 +62,8 @@ def experiment(trainer: pl.Trainer, cfg: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def fit(trainer: pl.Trainer, model: pl.LightningModule) -> None:
-    """Train, from a checkpoint if the experiment has found one.
-
-    Raises:
-        InputError: the trainer's settings do not go with the data.
-    """
+    """Train, from a checkpoint if the experiment has found one. Raises InputError: the trainer does not go with the
+    data."""
     try:
         trainer.fit(model)
     except MisconfigurationException as error:

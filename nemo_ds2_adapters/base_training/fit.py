@@ -1,13 +1,17 @@
 """A base model, trained from nothing or from another one, in NeMo's flow."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from nemo.collections.asr.models import ASRModel, EncDecCTCModel, EncDecCTCModelBPE
+from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_spt_model
 from nemo.utils.callbacks import NeMoModelCheckpoint
 from omegaconf import OmegaConf
 
@@ -20,7 +24,7 @@ from nemo_ds2_adapters.base_training.experiment import (
     one_line,
     seeded,
 )
-from nemo_ds2_adapters.base_training.units import make_tokenizer
+from nemo_ds2_adapters.base_training.statistics import with_statistics
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance, manifest_paths
 from nemo_ds2_adapters.data.sampler import use_shorter_first
@@ -55,10 +59,6 @@ def train_base(
         train: what to train on, the utterances of its section `train_ds`.
         validation: those of `validation_ds`.
         say: is told in lines what the recordings are like.
-
-    Raises:
-        InputError: a setting or the data are wrong.
-        AdapterFileError: the `.nemo` cannot be written.
     """
     model_cfg = dict(values["model"])
     if "tokenizer" in model_cfg:
@@ -67,6 +67,7 @@ def train_base(
     # NeMo leaves several channels as they are, and fails.
     model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in DATA}
     validation_ds = model_cfg.pop("validation_ds")  # NeMo's constructor refuses some names of manifests
+    model_cfg["preprocessor"] = with_statistics(model_cfg["preprocessor"], train)
     model_class = EncDecCTCModelBPE if "tokenizer" in model_cfg else EncDecCTCModel
     with seeded(values["seed"]), experiment(trainer, values["exp_manager"]) as folder:
         path = nemo_path(trainer, folder, values["exp_manager"].get("name") or values["name"])
@@ -103,11 +104,35 @@ def train_base(
 def load_best(model: ASRModel, callback: Any) -> float | None:
     """Give the model the weights of the best epoch, if a checkpoint callback has kept them.
 
-    Returns:
-        its word error rate as a fraction, None if epochs are compared by something else or not at all.
+    Returns its word error rate as a fraction, None if epochs are compared by something else or not at all.
     """
     if not isinstance(callback, NeMoModelCheckpoint) or not Path(callback.best_model_path).is_file():
         return None
     checkpoint = torch.load(callback.best_model_path, map_location="cpu", weights_only=False)  # this training's own
     model.load_state_dict(checkpoint["state_dict"])
     return float(callback.best_model_score) if callback.monitor == "val_wer" else None
+
+
+def frequent_characters(utterances: Iterable[Utterance], limit: int) -> list[str]:
+    """The most frequent characters of the transcripts (NFC: Korean syllables), `limit` at most, by frequency."""
+    counts = Counter(character for u in utterances for character in unicodedata.normalize("NFC", u.text))
+    return sorted(counts, key=lambda character: (-counts[character], character))[:limit]
+
+
+def make_tokenizer(folder: str, utterances: Iterable[Utterance], vocab_size: int) -> None:
+    """Train SentencePiece (BPE) on the transcripts, for NeMo's `model.tokenizer.dir`; keep what is there already.
+
+    Raises InputError: so few sub-words cannot even spell the transcripts.
+    """
+    if (Path(folder) / "tokenizer.model").is_file():
+        return
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as text:
+        text.write("\n".join(utterance.text for utterance in utterances))
+        text.flush()
+        try:
+            create_spt_model(text.name, vocab_size, -1, False, tokenizer_type="bpe", output_dir=folder)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"tokenizer_vocab_size={vocab_size} does not fit the training transcripts: {reason}"
+            ) from error

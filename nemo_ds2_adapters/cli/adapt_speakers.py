@@ -6,12 +6,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.activations.cache import CacheSettings
+from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
-from nemo_ds2_adapters.adaptation.prior import check_fits, read_prior
-from nemo_ds2_adapters.adaptation.report import REPORTS, table, write_reports
+from nemo_ds2_adapters.adaptation.prior import check_fits, chosen_prior
+from nemo_ds2_adapters.adaptation.report import REPORTS, outcomes, table, write_reports
 from nemo_ds2_adapters.adaptation.settings import Settings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
@@ -39,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         raise InputError("model.adapter.cache_dir: for many speakers set model.adapter.keep_activations=true instead")
     beginning = StartSettings.of(adapter)
     check_whole("model.adapter.users_at_once", adapter["users_at_once"], 1)
-    prior = None if adapter["prior"] is None else read_prior(adapter["prior"])
+    prior, makes_priors = chosen_prior(adapter["prior"]), adapter["prior"] is None
     manifest = data["manifest_filepath"]
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     speakers = within_limits(speakers, data)
@@ -62,11 +63,13 @@ def main(cfg: DictConfig) -> None:
         settings,
         start,
         prior=prior,
+        own_prior=PriorSettings(seed=settings.seed) if makes_priors else None,
         key=MANIFEST,
         users_at_once=adapter["users_at_once"],
         cache=cache,
         keep_activations=adapter["keep_activations"],
         progress=True,
+        say=say,
     )
     write_reports(results, folder)
     Console(width=WIDTH).print(table(results))
@@ -75,5 +78,8 @@ def main(cfg: DictConfig) -> None:
     for result in results:
         for finding in result.findings:
             say(f"{result.user}: {finding}")
+    for outcome in outcomes(results):
+        say(outcome)
     skipped = sum(result.problem is not None for result in results)
-    say(f"{len(results) - skipped} users in {cfg.adapter_store}, {skipped} skipped; reports in {folder}")
+    reports = folder / REPORTS[1]
+    say(f"{len(results) - skipped} users in {cfg.adapter_store}, {skipped} skipped; why for each: {reports}")

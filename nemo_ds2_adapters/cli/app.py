@@ -13,14 +13,13 @@ import typer
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.converting import convert
-from nemo_ds2_adapters.cli.opening import open_source
 from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.programs import add_programs
-from nemo_ds2_adapters.cli.source import Findings, Source
+from nemo_ds2_adapters.cli.sources import Findings, Source, open_source
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, describe, find_adapter, read_adapters
+from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, find_adapter, read_adapters
 from nemo_ds2_adapters.text import printable
 
 app = typer.Typer(
@@ -71,13 +70,7 @@ def inspect(
     """Show all about one adapter: type, sizes, base, metadata, versions."""
     with busy(f"reading {source}"):
         opened = open_source(source)
-        name = _only_name(opened, source) if name is None else name
-        adapter = opened.get(name, version)
-        about = {"name": adapter.name, **describe(adapter), "format": opened.format}
-        if adapter.info:
-            about |= vars(adapter.info)
-        if stored := opened.versions(name):
-            about = {"user_id": name, **about, "stored": stored}
+        about = opened.about(_only_name(opened, source) if name is None else name, version)
     if as_json:
         show_json(about)
     else:

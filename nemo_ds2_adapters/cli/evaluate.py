@@ -28,6 +28,7 @@ from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.evaluation.recognised import Recognised, recognise
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+from nemo_ds2_adapters.formats.reading import read_adapter
 from nemo_ds2_adapters.store.store import AdapterStore
 
 MANIFEST = "model.test_ds.manifest_filepath"
@@ -53,18 +54,19 @@ def main(cfg: DictConfig) -> None:
     utterances = read_manifest(cfg.model.test_ds.manifest_filepath, MANIFEST)
     users = users_of(utterances, key) if key else None
     store = AdapterStore(cfg.adapter_store, create=False) if cfg.adapter_store else None
+    default = read_adapter(cfg.adapter_default) if cfg.adapter_default else None
     output = output_path(cfg, "users" if adapter is None else adapter.name or "base", utterances)
     device, dtype, autocast = arithmetic(cfg.trainer)
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model).to(device, dtype)
-    check_adapters(model, adapter, users, store, cfg.adapter_store)
+    check_adapters(model, adapter, users, store, cfg)
     check_vocabulary(utterances, MANIFEST, model)
     progress = cfg.trainer.enable_progress_bar
     findings = check_recordings(tqdm(utterances, desc="checking recordings", leave=False, disable=not progress), model)
     for line in findings.lines(MANIFEST):
         say(line)
     with nullcontext() if adapter is None else enabled_adapters(model, adapter.name):
-        results = recognise(model, utterances, users, store, cfg.model.test_ds.batch_size, progress, autocast)
+        results = recognise(model, utterances, users, store, cfg.model.test_ds.batch_size, progress, autocast, default)
     report.write_lines([result.line() for result in results], output)
     if adapter is None:
         show_comparison(results, output)
@@ -83,6 +85,8 @@ def adapter_key(cfg: DictConfig) -> str | None:
         raise InputError(f"model.adapter.adapter_key={key}: leave model.adapter.{others[0]} out, lines name adapters")
     if key is None and cfg.adapter_store:
         raise InputError(f"adapter_store={cfg.adapter_store} needs model.adapter.adapter_key, a field of the manifest")
+    if cfg.adapter_default and not cfg.adapter_store:
+        raise InputError(f"adapter_default={cfg.adapter_default} needs adapter_store: it is for whom that has nothing")
     return key
 
 
@@ -130,17 +134,24 @@ def arithmetic(trainer: DictConfig) -> tuple[str, torch.dtype, Callable[[], Abst
 
 
 def check_adapters(
-    model: ASRModel, adapter: ChosenAdapter | None, users: list[str] | None, store: AdapterStore | None, where: str
+    model: ASRModel,
+    adapter: ChosenAdapter | None,
+    users: list[str] | None,
+    store: AdapterStore | None,
+    cfg: DictConfig,
 ) -> None:
-    """Refuse adapters that do not exist."""
+    """Refuse adapters that do not exist, unless there is another one for these people."""
     attached = list_adapters(model)
     if adapter is not None and adapter.name is not None and adapter.name.rpartition(":")[2] not in attached:
         have = f"its adapters are {', '.join(attached)}" if attached else "it has none"
         raise InputError(f"{adapter.option}: the model has no such adapter, {have}")
     known = set(attached) if store is None else {user for user in set(users or []) if store.has(user)}
-    if unknown := sorted(set(users or []) - known):
+    unknown = sorted(set(users or []) - known)
+    if unknown and cfg.adapter_default:
+        say(f"{len(unknown)} of {len(set(users or []))} users have no adapter and get that of {cfg.adapter_default}")
+    elif unknown:
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        raise InputError(f"{where or 'the model'} has no adapter of {', '.join(unknown[:10])}{more}")
+        raise InputError(f"{cfg.adapter_store or 'the model'} has no adapter of {', '.join(unknown[:10])}{more}")
 
 
 def show_comparison(results: Sequence[Recognised], output: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.activations.settings import CacheSettings
+from nemo_ds2_adapters.activations.cache import CacheSettings
 from nemo_ds2_adapters.adaptation.fit_prior import NAME, PriorSettings, learn_prior
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place

@@ -9,50 +9,36 @@ from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter, without_info
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
 from nemo_ds2_adapters.adapters.fingerprint import check_base
-from nemo_ds2_adapters.adapters.lifecycle import (
-    average_adapters,
-    delete_adapter,
-    list_adapters,
-    rename_adapter,
-)
-from nemo_ds2_adapters.cli.source import Findings, Progress, Row, WithoutHistory
+from nemo_ds2_adapters.adapters.lifecycle import average_adapters, delete_adapter, list_adapters, rename_adapter
+from nemo_ds2_adapters.cli.sources import Findings, Progress, Row, WithoutHistory, described, row
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
 from nemo_ds2_adapters.formats.reading import OURS
 
 
 class ModelSource(WithoutHistory):
-    """A model; every change writes the `.nemo` anew, beside the old one, which it then replaces."""
+    """A `.nemo`; every change writes it anew, beside the old one, which it then replaces. What is new is disabled."""
 
     format = OURS
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.model = restore_model(str(path), None)
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
-        """Name, module, type, parameters, and whether it is enabled."""
-        self.refuse_since(since)
-        adapters = [without_info(self.model, n) for n in list_adapters(self.model) if n.startswith(prefix)]
+        self.refuse(since=since)
         enabled = enabled_names(self.model)
-        return [
-            {
-                "name": adapter.name,
-                "module": adapter.module,
-                "type": adapter.config["_target_"],
-                "parameters": adapter.parameters,
-                "enabled": adapter.name in enabled,
-            }
-            for adapter in adapters
-        ]
+        adapters = [without_info(self.model, name) for name in list_adapters(self.model) if name.startswith(prefix)]
+        return [{**row(adapter), "enabled": adapter.name in enabled} for adapter in adapters]
+
+    def about(self, name: str, version: int | None) -> Row:
+        return described(self.get(name, version), self.format)
 
     def get(self, name: str, version: int | None) -> Adapter:
-        """One adapter."""
-        self.refuse_version(version)
+        self.refuse(version=version)
         return attached_adapter(self.model, name)
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
-        """Attach an adapter, disabled, so that the others work as before."""
         before = enabled_names(self.model)
         with naming(label):
             if not any_base:
@@ -63,19 +49,16 @@ class ModelSource(WithoutHistory):
         return attached
 
     def rename(self, old: str, new: str) -> None:
-        """Give an adapter another name."""
         rename_adapter(self.model, old, new)
         save_nemo(self.model, self.path)
 
-    def delete(self, name: str, version: int | None) -> None:
-        """Remove an adapter."""
-        self.refuse_version(version)
-        delete_adapter(self.model, name)
+    def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
+        average_adapters(self.model, names, target, weights)
         save_nemo(self.model, self.path)
 
-    def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
-        """Attach the weighted mean of several adapters, disabled."""
-        average_adapters(self.model, names, target, weights)
+    def delete(self, name: str, version: int | None) -> None:
+        self.refuse(version=version)
+        delete_adapter(self.model, name)
         save_nemo(self.model, self.path)
 
     def verify(self, on_progress: Progress) -> Findings:

@@ -66,11 +66,7 @@ def show_tree(value: dict[str, Any]) -> None:
 
 
 def quiet(level: str) -> None:
-    """Keep NeMo, Lightning and Python warnings below `level` off the screen.
-
-    Raises:
-        InputError: `level` is not the name of a logging level.
-    """
+    """Keep NeMo, Lightning and Python warnings below `level`, a logging level's name (InputError), off the screen."""
     number = logging.getLevelName(level)
     if not isinstance(number, int):
         raise InputError(f"log_level={level}: expected DEBUG, INFO, WARNING or ERROR")

@@ -45,6 +45,7 @@ READ = (
     "model.adapter.init_from",
     "model.adapter.init_from_store",
     "adapter_store",
+    "adapter_default",
     "init_from_nemo_model",
 )
 NULL_IS_A_VALUE = (f"{SECTION}.patience",)  # though the shipped value is a number
@@ -156,11 +157,8 @@ def one_line_errors(task: Task) -> Task:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Make the folder that results go to, before they are computed.
-
-    Raises:
-        InputError: it cannot be made; names `key` and the reason.
-    """
+    """Make the folder that results go to, before they are computed, or raise InputError, which names `key` and the
+    reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -197,12 +195,8 @@ def make_folder_of(output: Path, key: str) -> None:
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:
     """Refuse keys that the shipped configs do not have, keys that are missing, and values of another type.
 
-    Args:
-        cfg: what the program was given.
-        shipped: the configs shipped with it: what is in one of them is known, what is in all of them is needed.
-
-    Raises:
-        InputError: names all at once, an unknown key with the nearest known one.
+    What is in one of the shipped configs is known, what is in all of them is needed. Raises InputError: names all at
+    once, an unknown key with the nearest known one.
     """
     keys = _keys(cfg)
     wanted = [_keys(config) for config in shipped]

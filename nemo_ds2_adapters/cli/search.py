@@ -4,9 +4,12 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
@@ -19,11 +22,13 @@ from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.evaluation.recognised import recognise
-from nemo_ds2_adapters.evaluation.search import TABLE, TRIALS, Trial
+from nemo_ds2_adapters.evaluation.report import WIDTH, percent, table, write_csv
+from nemo_ds2_adapters.evaluation.search import TABLE, TRIALS, Trial, read_trials, settings_that_differ
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds", "test_ds")]
+COLUMNS = ("score", "wer_before", "wer_after", "base_wer_before", "base_wer_after", "epochs", "seconds")
 
 
 @hydra_command("asr_adapters/asr_adaptation_hp", "asr_adapters/asr_adaptation_grid")
@@ -80,3 +85,46 @@ def main(given: DictConfig | Sequence[str] | None = None) -> float | None:
             "or search a grid with --config-name=asr_adaptation_grid"
         )
     return search(given)
+
+
+class SearchTable(Callback):
+    """At the end of a Hydra multirun: a table of all trials on the screen, and as `trials.csv` in its folder."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hydra calls this in the process that was started, whatever launcher ran the trials."""
+        folder = Path(config.hydra.sweep.dir)
+        if not (folder / TRIALS).is_file():
+            return  # the first trial failed, and has said why
+        trials = read_trials(folder)
+        settings = settings_that_differ(trials)
+        rows = [
+            {
+                "trial": t.number,
+                **{key: values[i] for key, values in settings.items()},
+                **{name: getattr(t, name) for name in COLUMNS},
+            }
+            for i, t in enumerate(trials)
+        ]
+        write_csv(rows, folder / TABLE)
+        headings = ["trial", *(key.rpartition(".")[2] for key in settings), "WER", "base's own WER", "epochs", "score"]
+        cells = [
+            (
+                str(t.number),
+                *(_short(values[i]) for values in settings.values()),
+                f"{percent(t.wer_before)} -> {percent(t.wer_after)}",
+                f"{percent(t.base_wer_before)} -> {percent(t.base_wer_after)}",
+                str(t.epochs),
+                f"{t.score:.3f}",
+            )
+            for i, t in enumerate(trials)
+        ]
+        console = Console(width=WIDTH)
+        console.print(table("Best first", headings, cells))
+        say(str(folder / TABLE))
+
+
+def _short(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value

@@ -4,7 +4,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
-from nemo_ds2_adapters.adaptation.prior import read_prior
+from nemo_ds2_adapters.adaptation.prior import chosen_prior
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import files_read, hydra_command
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     settings = FitSettings.of(OmegaConf.to_container(cfg, resolve=True), has_validation)  # type: ignore[arg-type]
     train = read_manifest(manifests[TRAIN], TRAIN)
     validation = read_manifest(manifests[VALIDATION], VALIDATION) if has_validation else None
-    prior = None if cfg.model.adapter.prior is None else read_prior(cfg.model.adapter.prior)
+    prior = chosen_prior(cfg.model.adapter.prior)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     result = adapt_speaker(model, adapter, train, validation, settings, files_read(cfg, *manifests), say, prior)
     for line in result.lines():

@@ -5,14 +5,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.settings import check_optim, check_seed, check_whole
-from nemo_ds2_adapters.base_training.fit import train_base
-from nemo_ds2_adapters.base_training.units import frequent_characters
+from nemo_ds2_adapters.base_training.fit import frequent_characters, train_base
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest
 
 UNITS = ("", "_syllables", "_graphemes", "_bpe")
-CONFIGS = ("deepspeech2_small", *(f"deepspeech2{units}" for units in UNITS))
+CONFIGS = ("deepspeech2_small", "deepspeech2_streaming", *(f"deepspeech2{units}" for units in UNITS))
 
 MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds")]
 

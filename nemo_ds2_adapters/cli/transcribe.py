@@ -13,6 +13,7 @@ from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.report import write_lines
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
+from nemo_ds2_adapters.formats.reading import read_adapter
 from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
@@ -32,6 +33,7 @@ def main(cfg: DictConfig) -> None:
         model,
         lines,
         store=cfg.adapter_store,
+        default=read_adapter(cfg.adapter_default) if cfg.adapter_default else None,
         batch_size=cfg.batch_size,
         adapter_key=cfg.adapter_key,
         return_hypotheses=True,
@@ -59,6 +61,8 @@ def check_sources(cfg: DictConfig) -> None:
     for key, exists in (("model_path", Path.is_file), ("dataset_manifest", Path.is_file), ("audio_dir", Path.is_dir)):
         if cfg[key] and not exists(Path(cfg[key])):
             raise InputError(f"{key}={cfg[key]}: no such file or directory")
+    if cfg.adapter_default and not cfg.adapter_store:
+        raise InputError(f"adapter_default={cfg.adapter_default} needs adapter_store: it is for whom that has nothing")
     for key in ("adapter_store", "adapter_key"):
         if cfg.audio_dir and cfg[key]:
             raise InputError(f"{key} needs dataset_manifest: the files of audio_dir do not say whose they are")
@@ -79,7 +83,7 @@ def output_path(cfg: DictConfig, lines: list[Utterance | BadLine]) -> Path:
     source = Path(cfg.dataset_manifest or cfg.audio_dir).absolute()
     name = f"{source.stem}_{Path(cfg.model_path or cfg.pretrained_name).stem}.json"
     output = Path(cfg.output_filename or source.with_name(name))
-    keys = ("model_path", "dataset_manifest", "adapter_store")
+    keys = ("model_path", "dataset_manifest", "adapter_store", "adapter_default")
     recordings = {line.label: line.audio for line in lines if isinstance(line, Utterance)}
     check_not_input(output, {**{f"{key}={cfg[key]}": cfg[key] for key in keys}, **recordings})
     make_folder_of(output, f"output_filename={output}")

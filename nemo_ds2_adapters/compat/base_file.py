@@ -12,8 +12,7 @@ from omegaconf import OmegaConf, open_dict
 from nemo_ds2_adapters.adapters.blocks import adapter_blocks, adapter_layer, share_config
 from nemo_ds2_adapters.adapters.fingerprint import base_tensors, describe_base, difference
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.formats.file import torch_bytes
+from nemo_ds2_adapters.formats.file import write_values
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
 from nemo_ds2_adapters.formats.plain import written_values
 from nemo_ds2_adapters.formats.reading import read_values
@@ -24,22 +23,14 @@ MAX_REASONS = 10  # lines of an error message
 
 
 def check_base_path(path: str | PathLike[str]) -> Path:
-    """The path of a base model's file.
-
-    Raises:
-        InputError: it ends neither with .nemo nor with .pt.
-    """
+    """The path of a base model's file. Raises InputError: it ends neither with .nemo nor with .pt."""
     if Path(path).suffix not in (".nemo", ".pt"):
         raise InputError(f"model_path={path}: expected a name that ends with .nemo or .pt")
     return Path(path)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a directory if it is not there.
-
-    Raises:
-        AdapterFileError: the operating system refuses.
-    """
+    """Make a directory if it is not there. Raises AdapterFileError: the operating system refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,9 +40,8 @@ def make_folder(folder: Path) -> None:
 def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
     """Write the model without its adapters, so that a reader finds the old file or the new one.
 
-    Raises:
-        InputError: the path ends otherwise, or the model has files, such as a tokenizer's, which only a .nemo holds.
-        AdapterFileError: the file cannot be written.
+    Raises InputError: the path ends otherwise, or the model has files, such as a tokenizer's, which only a .nemo
+    holds.
     """
     path = check_base_path(path)
     make_folder(path.parent)
@@ -64,19 +54,13 @@ def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
         config: Any = OmegaConf.to_container(model.cfg, resolve=True)
         config = {key: value for key, value in config.items() if key not in OF_TRAINING}
         state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        write_atomically(
-            path, torch_bytes({STATE_KEY: state, CONFIG_KEY: written_values(config, "the config of the model")})
-        )
+        write_values({STATE_KEY: state, CONFIG_KEY: written_values(config, "the config of the model")}, path)
 
 
 def read_base(path: Path) -> ASRModel:
-    """Build the model of a file that `write_base` wrote, or of any other .nemo.
+    """Build the model of a file that `write_base` wrote, or of any other .nemo. Raises InputError: it is no such file.
 
     No code in a .pt is executed; which classes its config may name, NeMo limits.
-
-    Raises:
-        InputError: it is no such file.
-        AdapterFileError: a `.pt` is damaged or hostile.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -95,8 +79,7 @@ def read_base(path: Path) -> ASRModel:
 def replaced_base(model: ASRModel, base: ASRModel, label: str | PathLike[str]) -> Iterator[None]:
     """Give the model another base's weights, and take them back if the block fails.
 
-    Raises:
-        InputError: the two differ in more than their weights; names `label` and what differs.
+    Raises InputError: the two differ in more than their weights; names `label` and what differs.
     """
     own, other = dict(base_tensors(model)), dict(base_tensors(base))
     theirs, ours = describe_base(base), describe_base(model)

@@ -134,11 +134,7 @@ class AdapterManager:
 
 
 def adapter_file_in(folder: FilePath, name: str) -> Path:
-    """`<folder>/<name>_adapter.pt`.
-
-    Raises:
-        InputError: `folder` is no directory, or the name no file name.
-    """
+    """`<folder>/<name>_adapter.pt`. Raises InputError: `folder` is no directory, or the name no file name."""
     folder = Path(folder)
     if folder.suffix == ".pt" or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: give the directory, the file in it will be {name}_adapter.pt")

@@ -1,5 +1,5 @@
 """DeepSpeech2 models of other toolkits as NeMo models."""
 
-from nemo_ds2_adapters.convert.conversion import convert_checkpoint
+import lazy_loader
 
-__all__ = ["convert_checkpoint"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"conversion": ["convert_checkpoint"]})

@@ -1,5 +1,7 @@
 """A checkpoint of another toolkit: weights and settings, read without that toolkit and executing nothing."""
 
+import mmap
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nemo_ds2_adapters.convert.old_format import read_old_format
-from nemo_ds2_adapters.errors import AdapterFileError, InputError
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.safe_pickle.archive import OLD_FORMAT, open_archive
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import ClassName, Container, Names, unpickle
 
@@ -44,6 +45,8 @@ NAMES = Names(
 )
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 MAX_NESTING = 10
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of the files that torch wrote before 1.6
+PROTOCOL_VERSION = 1001
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,7 @@ class Checkpoint:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file that `torch.save` wrote, of any version of torch.
 
-    Raises:
-        InputError: it cannot be read, is damaged or hostile, or has no state dict.
+    Raises InputError: it cannot be read, is damaged or hostile, or has no state dict.
     """
     try:
         content = unwrapped(_content(Path(path)))
@@ -101,7 +103,8 @@ def _content(path: Path) -> Any:
     if path.is_file():
         with path.open("rb") as file:
             if file.read(1) == OLD_FORMAT:
-                return read_old_format(path, NAMES)
+                with naming(path), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as old:
+                    return _OldFile(old).content()
     with open_archive(path) as archive:
         return unpickle(archive.structure(), archive.storage, NAMES)
 
@@ -127,3 +130,47 @@ def _module_weights(attributes: dict[str, Any], prefix: str = "", depth: int = 0
                 yield f"{prefix}{name}", member
             elif isinstance(member := unwrapped(member), dict) and depth < MAX_NESTING:
                 yield from _module_weights(member, f"{prefix}{name}.", depth + 1)
+
+
+class _OldFile:
+    """What torch wrote before 1.6: pickles one after the other, then the numbers."""
+
+    def __init__(self, file: mmap.mmap) -> None:
+        self._file = file
+        self._free = len(file)  # bytes that the storages may still declare
+        self._storages: dict[str, bytearray] = {}
+
+    def content(self) -> Any:
+        if (self._next(), self._next()) != (MAGIC_NUMBER, PROTOCOL_VERSION):
+            raise AdapterFileError("is a bare pickle, not a file that torch.save wrote")
+        machine, content, keys = (self._next() for _ in range(3))
+        if not isinstance(machine, dict) or not machine.get("little_endian"):
+            raise AdapterFileError("was saved on a big-endian machine, which is not supported")
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise AdapterFileError("does not list its weights")
+        for key in keys:
+            self._fill(key)
+        return content
+
+    def _next(self) -> Any:
+        return unpickle(self._file, self._reserve, NAMES)
+
+    def _reserve(self, key: str, size: int) -> bytearray:
+        """Memory for a storage whose numbers come later."""
+        self._free -= size
+        if self._free < 0:
+            raise AdapterFileError("declares more weights than it holds")
+        return self._storages.setdefault(key, bytearray(size))
+
+    def _fill(self, key: str) -> None:
+        if key not in self._storages:
+            raise AdapterFileError(f"holds weights {key!r} that it does not declare")
+        storage = self._storages.pop(key)
+        header = self._file.read(8)
+        numbers = self._file.read(len(storage))
+        if len(header) < 8 or len(numbers) < len(storage):
+            raise AdapterFileError(f"the weights {key!r} are cut off")
+        storage[:] = numbers
+        (count,) = struct.unpack("<q", header)
+        if count and len(storage) % count:
+            raise AdapterFileError(f"declares weights {key!r} twice, differently")

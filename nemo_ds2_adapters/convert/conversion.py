@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from nemo_ds2_adapters.convert.checkpoint import read_checkpoint
 from nemo_ds2_adapters.convert.deepspeech_pytorch import is_deepspeech_pytorch, read_deepspeech_pytorch
 from nemo_ds2_adapters.convert.kospeech import is_kospeech, read_kospeech
 from nemo_ds2_adapters.convert.labels import output_units, read_labels, unicode_parser
 from nemo_ds2_adapters.convert.original import Options, Original
-from nemo_ds2_adapters.convert.weights import load_weights
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.layers import ACTIVATIONS
 
 FilePath = str | os.PathLike[str]
+
+COUNTER = "num_batches_tracked"  # of batch norms, which torch before 0.4.1 did not have; of no use here
 
 
 def convert_checkpoint(
@@ -89,7 +92,7 @@ def convert_checkpoint(
             original.labels, original.sizes.num_classes, blank_index, original.default_blank, keep_case
         )
         model = EncDecCTCModel(cfg=_model_config(original, units.vocabulary))
-        load_weights(model, checkpoint.weights, original.modules, units.order)
+        _load_weights(model, checkpoint.weights, original.modules, units.order)
     except ValueError as error:  # of an option that the encoder refuses, or an InputError
         raise InputError(f"{path}: {error}") from error
     model.eval()
@@ -123,3 +126,41 @@ def _model_config(original: Original, vocabulary: list[str]) -> DictConfig:
             "decoding": {"strategy": "greedy_batch"},
         }
     )
+
+
+def _load_weights(
+    model: EncDecCTCModel, weights: Mapping[str, Tensor], modules: Mapping[str, str], class_order: Sequence[int]
+) -> None:
+    """Load encoder and decoder, none of the weights left out and none left over (InputError, which lists all such).
+
+    `modules` has ours by the original's names, `class_order` the original's row of the output layer by our class.
+    """
+    original = {ours: theirs for theirs, ours in modules.items()}
+    targets = {
+        _renamed(key, original): value
+        for key, value in model.state_dict(keep_vars=True).items()
+        if key.startswith(("encoder.", "decoder."))
+    }
+    optional = {key for key in targets if key.endswith(COUNTER)}
+    problems = {
+        "missing": sorted(targets.keys() - weights.keys() - optional),
+        "unexpected": sorted(weights.keys() - targets.keys()),
+        "of another shape": [
+            f"{key} {list(weights[key].shape)} (expected {list(targets[key].shape)})"
+            for key in sorted(targets.keys() & weights.keys())
+            if weights[key].shape != targets[key].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
+        raise InputError(f"the state dict does not fit the model. {listed}")
+    output = original["decoder.output"]
+    with torch.no_grad():
+        for key in targets.keys() & weights.keys():
+            value = weights[key]
+            targets[key].copy_(value[list(class_order)] if key.startswith(f"{output}.") else value)
+
+
+def _renamed(key: str, modules: Mapping[str, str]) -> str:
+    module, _, parameter = key.rpartition(".")
+    return f"{modules[module]}.{parameter}"

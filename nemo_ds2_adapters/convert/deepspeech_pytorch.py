@@ -7,8 +7,14 @@ from torch import Tensor
 from nemo_ds2_adapters.convert.checkpoint import Checkpoint, section, unwrapped
 from nemo_ds2_adapters.convert.features import DEEPSPEECH_PYTORCH, spectrogram_features
 from nemo_ds2_adapters.convert.labels import read_labels
-from nemo_ds2_adapters.convert.original import Options, Original, check_agreement, common_encoder
-from nemo_ds2_adapters.convert.sizes import read_sizes
+from nemo_ds2_adapters.convert.original import (
+    Options,
+    Original,
+    check_agreement,
+    common_encoder,
+    encoder_modules,
+    read_sizes,
+)
 from nemo_ds2_adapters.errors import InputError
 
 CONVOLUTIONS = ["conv.seq_module.0", "conv.seq_module.3"]
@@ -23,11 +29,8 @@ def is_deepspeech_pytorch(weights: dict[str, Tensor]) -> bool:
 
 
 def read_deepspeech_pytorch(checkpoint: Checkpoint, options: Options) -> Original:
-    """Find out what the model is. Options take precedence over the file's settings, but not over its weights.
-
-    Raises:
-        InputError: something is missing, or contradicts something else.
-    """
+    """Find out what the model is. Options go before the file's settings; neither may contradict its weights
+    (InputError)."""
     weights = checkpoint.weights
     settings = checkpoint.settings | section(checkpoint.settings, "hyper_parameters")
     sizes = read_sizes(weights, CONVOLUTIONS, RECURRENT, OUTPUT)
@@ -44,7 +47,8 @@ def read_deepspeech_pytorch(checkpoint: Checkpoint, options: Options) -> Origina
     check_agreement("input_dim", bins, options.input_dim, "the spectrogram's settings")
     encoder = common_encoder(sizes, bins)
     encoder["activation"] = options.activation or "clipped_relu"
-    modules = _modules(sizes.n_layers)
+    modules = encoder_modules("conv.seq_module", "rnns", "batch_norm.module", sizes.n_layers)
+    modules |= {"fc.0.module.0": "decoder.norm", OUTPUT: "decoder.output"}
     if not sizes.bidirectional:
         modules[LOOKAHEAD] = "encoder.lookahead.0.conv"
         encoder["lookahead_context"] = _lookahead_context(weights)
@@ -57,21 +61,6 @@ def read_deepspeech_pytorch(checkpoint: Checkpoint, options: Options) -> Origina
         default_blank=0,
         modules=modules,
     )
-
-
-def _modules(n_layers: int) -> dict[str, str]:
-    modules = {
-        "conv.seq_module.0": "encoder.conv.blocks.0.conv",
-        "conv.seq_module.1": "encoder.conv.blocks.0.norm",
-        "conv.seq_module.3": "encoder.conv.blocks.1.conv",
-        "conv.seq_module.4": "encoder.conv.blocks.1.norm",
-        "fc.0.module.0": "decoder.norm",
-        "fc.0.module.1": "decoder.output",
-    }
-    for i in range(n_layers):
-        modules[f"rnns.{i}.rnn"] = f"encoder.layers.{i}.rnn"
-        modules[f"rnns.{i}.batch_norm.module"] = f"encoder.layers.{i}.norm"
-    return modules
 
 
 def _lookahead_context(weights: dict[str, Tensor]) -> int:

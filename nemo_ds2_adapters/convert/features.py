@@ -37,21 +37,14 @@ NOT_IN_NEMO = {
 
 
 def spectrogram_features(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Config of a preprocessor for deepspeech.pytorch's spectrogram settings.
-
-    Raises:
-        InputError: a setting is unknown or out of range.
-    """
+    """Config of a preprocessor for deepspeech.pytorch's spectrogram settings. Raises InputError: one is unknown or
+    wrong."""
     values = _completed(settings, DEEPSPEECH_PYTORCH)
     return _checked({**values, "center": True, "normalize": True, "std_correction": 1})
 
 
 def kospeech_features(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Config of a preprocessor for KoSpeech's audio settings, if there is one that gives the same.
-
-    Raises:
-        InputError: there is none, or a setting is unknown or out of range.
-    """
+    """Config of a preprocessor for KoSpeech's audio settings. Raises InputError: none gives the same."""
     values = _completed(settings, KOSPEECH)
     method = {"spectrogram": "spect"}.get(values["transform_method"], values["transform_method"])
     if method != "spect" or values["feature_extract_by"] == "kaldi":
@@ -78,15 +71,15 @@ def kospeech_features(settings: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def mel_features(bands: int, sample_rate: int = 16000) -> dict[str, Any]:
+def mel_features(bands: int) -> dict[str, Any]:
     """Config of NeMo's mel preprocessor in the sizes that KoSpeech uses: a place to train on from, no equal."""
     return {
         "_target_": MEL,
-        "sample_rate": sample_rate,
+        "sample_rate": 16000,  # Hz
         "window_size": 0.02,  # seconds
         "window_stride": 0.01,  # seconds
         "window": "hann",
-        "n_fft": int(0.02 * sample_rate),
+        "n_fft": 320,
         "features": bands,
         "normalize": "all_features",
         "preemph": None,

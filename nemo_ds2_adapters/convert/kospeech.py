@@ -5,8 +5,16 @@ from torch import Tensor
 from nemo_ds2_adapters.convert.checkpoint import Checkpoint, section
 from nemo_ds2_adapters.convert.features import kospeech_features, mel_features
 from nemo_ds2_adapters.convert.labels import read_labels
-from nemo_ds2_adapters.convert.original import Options, Original, check_agreement, common_encoder
-from nemo_ds2_adapters.convert.sizes import Sizes, conv_output_width, read_sizes
+from nemo_ds2_adapters.convert.original import (
+    Options,
+    Original,
+    Sizes,
+    check_agreement,
+    common_encoder,
+    conv_output_width,
+    encoder_modules,
+    read_sizes,
+)
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.modules import LogSpectrogramPreprocessor
 
@@ -26,11 +34,8 @@ def is_kospeech(weights: dict[str, Tensor]) -> bool:
 
 
 def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
-    """Find out what the model is. Options take precedence over the file's settings, but not over its weights.
-
-    Raises:
-        InputError: something is missing, or contradicts something else.
-    """
+    """Find out what the model is. Options go before the file's settings; neither may contradict its weights
+    (InputError)."""
     settings = checkpoint.settings | section(checkpoint.settings, "hyper_parameters", "config")
     sizes = read_sizes(checkpoint.weights, CONVOLUTIONS, RECURRENT, OUTPUT)
     for name in ("rnn_type", "bidirectional"):
@@ -47,14 +52,16 @@ def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
         preprocessor, notes = mel_features(input_dim), (NO_FEATURES,)
     else:
         raise InputError("input_dim: neither weights nor settings say how many values an input frame has, give it")
+    activation = str(options.activation or settings.get("activation", "hardtanh"))
+    activation = "clipped_relu" if activation == "hardtanh" else activation
     encoder = common_encoder(sizes, input_dim)
-    encoder |= {"activation": _activation(options.activation or settings.get("activation", "hardtanh"))}
-    encoder |= {"first_layer_norm": True, "norm_relu": True}
+    encoder |= {"activation": activation, "first_layer_norm": True, "norm_relu": True}
     if sizes.bidirectional:
         encoder["bidirectional_merge"] = "concat"
     labels = options.labels or settings.get("labels")
     if labels is None:
         raise InputError("labels: the file has none, give them as a list or as KoSpeech's vocabulary .csv")
+    modules = encoder_modules("conv.conv.sequential", "rnn_layers", "batch_norm", sizes.n_layers)
     return Original(
         sizes=sizes,
         encoder=encoder,
@@ -62,7 +69,7 @@ def read_kospeech(checkpoint: Checkpoint, options: Options) -> Original:
         preprocessor=preprocessor,
         labels=read_labels(labels),
         default_blank=sizes.num_classes - 1,
-        modules=_modules(sizes.n_layers),
+        modules=modules | {"fc.0": "decoder.norm", OUTPUT: "decoder.output"},
         notes=notes,
     )
 
@@ -71,22 +78,3 @@ def _usual_input(sizes: Sizes) -> int | None:
     """Values per input frame that KoSpeech has by default and the weights allow, which fit four numbers in a row."""
     fitting = [bins for bins in USUAL_INPUTS if conv_output_width(bins, sizes) == sizes.rnn_input]
     return fitting[0] if fitting else None
-
-
-def _activation(name: object) -> str:
-    return {"hardtanh": "clipped_relu"}.get(str(name), str(name))
-
-
-def _modules(n_layers: int) -> dict[str, str]:
-    modules = {
-        "conv.conv.sequential.0": "encoder.conv.blocks.0.conv",
-        "conv.conv.sequential.1": "encoder.conv.blocks.0.norm",
-        "conv.conv.sequential.3": "encoder.conv.blocks.1.conv",
-        "conv.conv.sequential.4": "encoder.conv.blocks.1.norm",
-        "fc.0": "decoder.norm",
-        "fc.1.linear": "decoder.output",
-    }
-    for i in range(n_layers):
-        modules[f"rnn_layers.{i}.rnn"] = f"encoder.layers.{i}.rnn"
-        modules[f"rnn_layers.{i}.batch_norm"] = f"encoder.layers.{i}.norm"
-    return modules

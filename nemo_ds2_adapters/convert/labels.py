@@ -22,11 +22,7 @@ class OutputUnits:
 
 
 def read_labels(labels: Sequence[str] | str | os.PathLike[str]) -> list[str]:
-    """Labels as they are, of a `.json` list (deepspeech.pytorch), or of a `.csv` with a head line (KoSpeech).
-
-    Raises:
-        InputError: the file cannot be read as such, or the labels are not text.
-    """
+    """Labels as they are, of a `.json` list (deepspeech.pytorch), or of a `.csv` with a head line (KoSpeech)."""
     if isinstance(labels, str | os.PathLike):
         path = Path(labels)
         try:
@@ -49,9 +45,6 @@ def output_units(
         blank_index: row of the blank; None looks for a label called `<blank>` or `_`.
         default_blank: row of the blank if no label is called so.
         keep_case: leave labels that are upper case throughout as they are; otherwise they become lower case.
-
-    Raises:
-        InputError: their number does not fit, the blank's row does not exist, or two labels become the same.
     """
     if len(labels) not in (num_classes, num_classes - 1):
         raise InputError(

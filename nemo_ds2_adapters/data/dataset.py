@@ -41,11 +41,8 @@ class UtteranceDataset(Dataset[Any]):
         return len(self.utterances)
 
     def __getitem__(self, index: int | Sequence[int]) -> Item | list[Item]:
-        """One utterance, or the batch that a sampler of batches asks for.
-
-        Raises:
-            InputError: a recording cannot be read.
-        """
+        """One utterance, or the batch that a sampler of batches asks for. Raises InputError: a recording cannot be
+        read."""
         return self.item(index) if isinstance(index, int) else [self.item(int(i)) for i in index]
 
     def item(self, index: int) -> Item:

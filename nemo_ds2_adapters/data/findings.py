@@ -44,14 +44,9 @@ class Findings:
 
 
 def check_recordings(utterances: Iterable[Utterance], model: ASRModel) -> Findings:
-    """Read every recording, and look at its sound and its transcript.
+    """Read every recording, and look at its sound and its transcript. Raises InputError: one cannot be read.
 
-    Args:
-        utterances: what to read.
-        model: whose sample rate is used, and whose frame rate decides how many output units fit into an utterance.
-
-    Raises:
-        InputError: a recording cannot be read, or has samples that are not finite.
+    The model's sample rate is used; its frame rate decides how many output units fit into an utterance.
     """
     findings, names = Findings(), []
     sample_rate = int(model.cfg.sample_rate)

@@ -62,15 +62,10 @@ class BadLine(InputError):
 
 
 def read_manifest(paths: FilePath | Sequence[FilePath] | None, key: str) -> list[Utterance]:
-    """Read the transcribed utterances of a manifest, or of several.
+    """The transcribed utterances of a manifest, or of several, by their paths (see `manifest_paths`).
 
-    Args:
-        paths: a path, several joined by commas, or a list of them.
-        key: config key or argument that holds them, for messages.
-
-    Raises:
-        InputError: a file cannot be read, a line is not what a manifest's line must be (with its number), an audio
-            file is missing, or there is no utterance at all.
+    `key` is the config key or argument that holds them, for messages. Raises InputError: a file cannot be read, a line
+    is not what a manifest's line must be (with its number), an audio file is missing, or there is no utterance at all.
     """
     utterances = []
     for line in read_lines(paths, key):
@@ -83,19 +78,9 @@ def read_manifest(paths: FilePath | Sequence[FilePath] | None, key: str) -> list
 def read_lines(
     paths: FilePath | Sequence[FilePath] | None, key: str, transcribed: bool = True
 ) -> list[Utterance | BadLine]:
-    """Read a manifest, or several, whose wrong lines are nobody's problem but their own.
+    """As `read_manifest`, in the order of the lines; but a wrong line is nobody's problem but its own.
 
-    Args:
-        paths: a path, several joined by commas, or a list of them.
-        key: config key or argument that holds them, for messages.
-        transcribed: whether each line must have a text and a duration. Without one, an utterance's duration is
-            infinite: it lasts as long as its file.
-
-    Returns:
-        in the order of the lines, but for empty ones.
-
-    Raises:
-        InputError: a file cannot be read, or there is no line at all.
+    Not `transcribed`, a line needs neither text nor duration; without one, an utterance lasts as long as its file.
     """
     found: list[Utterance | BadLine] = []
     for manifest in manifest_paths(paths, key):
@@ -114,11 +99,7 @@ def read_lines(
 
 
 def manifest_paths(paths: FilePath | Sequence[FilePath] | None, key: str) -> list[Path]:
-    """The manifests that a path, several joined by commas, or a list of them name.
-
-    Raises:
-        InputError: none is given, or something else than paths.
-    """
+    """The manifests that a path, several joined by commas, or a list of them name; anything else is an InputError."""
     if not paths:
         raise InputError(f"{key} is not set; give the path of a NeMo manifest")
     if isinstance(paths, os.PathLike):

@@ -43,19 +43,12 @@ class Speaker:
 def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> tuple[list[Speaker], list[BadLine]]:
     """Sort the lines of a manifest by speaker. A line that is wrong is its speaker's problem, and nobody else's.
 
-    A recording that is listed twice is a problem too: of one speaker, since it could not be left out of training to
-    be scored, and of several, since nobody knows whose it is.
+    A recording that is listed twice is a problem too: of one speaker, since it could not be left out of training to be
+    scored, and of several, since nobody knows whose it is. `speaker_key` is the field that names the speaker; paths
+    and `key` are as of `read_manifest`.
 
-    Args:
-        paths: of the manifest, as `read_manifest` takes them.
-        key: config key or argument that holds them, for messages.
-        speaker_key: field of a line that names the speaker.
-
-    Returns:
-        the speakers, and the lines that are no JSON objects and so do not say whose they are.
-
-    Raises:
-        InputError: the manifest cannot be read, has no lines or none that says whose it is, or one without a user id.
+    Returns the speakers, and the lines that are no JSON objects and so do not say whose they are. Raises InputError:
+    the manifest cannot be read, has no lines or none that says whose it is, or one without a user id.
     """
     speakers: dict[str, Speaker] = {}
     nobodys: list[BadLine] = []
@@ -82,13 +75,7 @@ def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> 
 
 
 def check_speakers(speakers: Iterable[Speaker], key: str, model: ASRModel) -> None:
-    """Look for what the model cannot use and for equal recordings, and note it in the speakers.
-
-    Args:
-        speakers: those whose recordings are to be read; a progress bar may count them.
-        key: config key or argument of the manifest, for messages.
-        model: see `check_recordings`.
-    """
+    """Look for what the model cannot use and for equal recordings, and note it in the speakers."""
     sounds = []
     for speaker in speakers:
         if speaker.problem is None:

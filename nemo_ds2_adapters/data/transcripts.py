@@ -35,11 +35,7 @@ class Tokeniser:
             )
 
     def __call__(self, utterance: Utterance) -> list[int]:
-        """Numbers of the units.
-
-        Raises:
-            InputError: the parser has no reading of the transcript.
-        """
+        """Numbers of the units. Raises InputError: the parser has no reading of the transcript."""
         units = self._parse(utterance.text) if utterance.text else []
         if units is None:
             raise InputError(f"{utterance.label}: the transcript {utterance.text!r} cannot be normalised")
@@ -47,16 +43,7 @@ class Tokeniser:
 
 
 def check_vocabulary(utterances: Iterable[Utterance], key: str, model: ASRModel) -> None:
-    """Refuse transcripts with characters that the model cannot write.
-
-    Args:
-        utterances: with the transcripts.
-        key: config key or argument they come from, for messages.
-        model: with a vocabulary.
-
-    Raises:
-        InputError: lists the characters.
-    """
+    """Refuse transcripts with characters that the model cannot write: InputError, which lists them and names `key`."""
     characters = sorted({character for utterance in utterances for character in normalised(utterance.text, model)})
     unknown = [character for character in characters if not _is_known(character, model)]
     if unknown:

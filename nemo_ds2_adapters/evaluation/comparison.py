@@ -70,14 +70,11 @@ class Comparison:
 
 
 def compare(results: Sequence[Recognised]) -> Comparison:
-    """Compare base and adapters.
+    """Compare base and adapters, of results with users.
 
     Confidence intervals: percentile bootstrap over utterances (Bisani and Ney 2004, "Bootstrap estimates for
     confidence intervals in ASR performance evaluation"). Significance: two-sided paired permutation test on the number
     of word errors of each utterance. Both speak of new utterances of these users, not of new users.
-
-    Args:
-        results: with users.
     """
     by_user = defaultdict(list)
     for result in results:

@@ -35,11 +35,7 @@ def as_row(result: Any) -> dict[str, Any]:
 
 
 def write_json(content: Any, path: str | os.PathLike[str]) -> None:
-    """One JSON document.
-
-    Raises:
-        InputError, AdapterFileError: it cannot be written. So do all writers here.
-    """
+    """One JSON document. Raises InputError, AdapterFileError: it cannot be written. So do all writers here."""
     _save((json_text(content, indent=2) + "\n").encode(), path)
 
 
@@ -60,13 +56,8 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> N
 def write_picture(
     users: Sequence[tuple[str, float | None, float | None]], path: str | os.PathLike[str], title: str
 ) -> None:
-    """Everybody's word error rate with and without the adapter.
-
-    Args:
-        users: name, rate of the base and rate with the adapter, as fractions; those without rates are left out.
-        path: of a PNG.
-        title: of the picture.
-    """
+    """A PNG of everybody's word error rate with and without the adapter: name, rate of the base, rate with it, as
+    fractions."""
     rates = [(name, 100 * before, 100 * after) for name, before, after in users if None not in (before, after)]  # type: ignore[operator]
     rates.sort(key=lambda rate: rate[1])
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -93,14 +84,8 @@ def write_picture(
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], red: Iterable[int] = ()) -> Table:
-    """The first rows, for a screen: text on the left of a column, numbers on the right.
-
-    Args:
-        title: above it.
-        headings: of the columns.
-        rows: cells, whatever is in them.
-        red: numbers of rows to be pointed out.
-    """
+    """The first rows, for a screen: text on the left of a column, numbers on the right; rows of these numbers in
+    `red`."""
     rows, red = list(rows), set(red)
     result = Table(title=title)
     result.add_column(headings[0], overflow="fold", max_width=NAME_WIDTH)

@@ -16,16 +16,10 @@ LEFT_BEHIND = 600.0  # seconds after which nobody writes it any more: its run wa
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | bytearray, mode: int | None = None) -> None:
-    """Write to a temporary file beside `path`, bring it to the disk, and rename it.
+    """Write to a temporary file beside `path`, bring it to the disk, and rename it; a symbolic link is followed.
 
-    Args:
-        path: file to write; a symbolic link is followed.
-        content: all of it.
-        mode: permissions of the file, the process's umask taken off; None for those of the file that it replaces,
-            or, if there is none, what the umask leaves.
-
-    Raises:
-        AdapterFileError: the operating system refuses; an existing file is untouched.
+    `mode` is the file's permissions, the process's umask taken off; None keeps those of a file that is replaced.
+    Raises AdapterFileError: the operating system refuses; an existing file is untouched.
     """
     with replacement(path, mode) as temporary:
         temporary.write_bytes(content)
@@ -33,11 +27,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | bytearray, m
 
 @contextmanager
 def replacement(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[Path]:
-    """As `write_atomically`, for content that somebody else writes: the block writes the file it is given.
-
-    Raises:
-        AdapterFileError: the operating system refuses, in the block too; an existing file is untouched.
-    """
+    """As `write_atomically`, for content that somebody else writes: the block writes the file it is given."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
     try:
@@ -66,15 +56,9 @@ def sweep(folder: str | os.PathLike[str]) -> None:
 
 
 def check_not_input(output: str | os.PathLike[str], inputs: Mapping[str, str | os.PathLike[str] | None]) -> None:
-    """Refuse to write over what is read. Ask before anything is computed.
+    """Refuse (InputError) to write over what is read, or into a folder that is; links are followed. Ask it beforehand.
 
-    Args:
-        output: file, or folder, that is to be written; it need not exist.
-        inputs: files and folders that are read, by the name under which a person gave them; None where nothing was
-            given.
-
-    Raises:
-        InputError: the output is an input, or lies in a folder that is one; links are followed.
+    `inputs` are files and folders by the name under which a person gave them; None where nothing was given.
     """
     for name, path in inputs.items():
         if path is not None and (_is_same(output, path) or (os.path.isdir(path) and _is_inside(output, path))):

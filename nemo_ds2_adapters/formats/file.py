@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.attach import attach, undone_on_error
-from nemo_ds2_adapters.adapters.attached import attached_adapters, without_info
-from nemo_ds2_adapters.adapters.blocks import adapter_names
 from nemo_ds2_adapters.errors import InputError, naming
 from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
-from nemo_ds2_adapters.formats.nemo import to_nemo
+from nemo_ds2_adapters.formats.nemo import to_nemo, to_pt
 from nemo_ds2_adapters.formats.original import to_original
-from nemo_ds2_adapters.formats.pt import to_pt
 from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, find_adapter, read_adapters
 
 if TYPE_CHECKING:
@@ -38,19 +34,11 @@ def save_adapter(
         InputError: the metadata are not plain values.
         AdapterFileError: a weight is not finite, or the file cannot be written; an existing file is untouched.
     """
+    from nemo_ds2_adapters.adapters.attached import attached_adapters
+    from nemo_ds2_adapters.adapters.blocks import adapter_names
+
     names = [name] if isinstance(name, str) else adapter_names(model) if name is None else name
     write_adapters(attached_adapters(model, names, metadata), path)
-
-
-def save_original_adapter(model: ModelPT, name: str, path: FilePath) -> None:
-    """Write a head adapter in the five-key format of the original per-user adapter for DeepSpeech2.
-
-    Raises:
-        AdapterNameError: the adapter does not exist.
-        InputError: it is not a head that replaces the output layer.
-        AdapterFileError: a weight is not finite, or the file cannot be written.
-    """
-    write_adapters([without_info(model, name)], path, ORIGINAL)
 
 
 def load_adapter(
@@ -78,6 +66,8 @@ def load_adapter(
         BaseMismatchError: the adapter was made for another base.
         AdapterNameError: the file has no such adapter, or the model has one of that name.
     """
+    from nemo_ds2_adapters.adapters.attach import attach, undone_on_error
+
     adapters = read_adapters(path)
     names = [name] if isinstance(name, str) else adapters if name is None else name
     chosen = [find_adapter(adapters, each, path) for each in names]
@@ -88,40 +78,28 @@ def load_adapter(
 
 
 def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str = OURS) -> None:
-    """Write adapters to a file, atomically.
-
-    Raises:
-        InputError: the format cannot hold them, see `adapters_bytes`.
-        AdapterFileError: the file cannot be written; an existing one is untouched.
-    """
-    content = adapters_bytes(adapters, file_format)
-    sweep(Path(path).parent)
-    write_atomically(path, content)
-
-
-def adapters_bytes(adapters: Iterable[Adapter], file_format: str = OURS) -> bytes:
-    """The bytes of a file that holds these adapters.
-
-    Args:
-        adapters: at least one.
-        file_format: `OURS`, `NEMO` or `ORIGINAL`.
+    """Write adapters, at least one, to a file, atomically, in the format `OURS`, `NEMO` or `ORIGINAL`.
 
     Raises:
         InputError: the format cannot hold them: this package's needs to know for which base they were made, the
             original's holds one head; or what they say is not plain values.
+        AdapterFileError: the file cannot be written; an existing one is untouched.
     """
     adapters = list(adapters)
-    if file_format != ORIGINAL:
-        return torch_bytes(to_pt(adapters) if file_format == OURS else to_nemo(adapters))
-    if len(adapters) != 1:
+    if file_format == ORIGINAL and len(adapters) != 1:
         raise InputError(f"the original's format holds one adapter, not {len(adapters)}")
-    return torch_bytes(to_original(adapters[0]))
+    if file_format == ORIGINAL:
+        content = to_original(adapters[0])
+    else:
+        content = to_pt(adapters) if file_format == OURS else to_nemo(adapters)
+    sweep(Path(path).parent)
+    write_values(content, path)
 
 
-def torch_bytes(content: dict[str, Any]) -> bytes:
-    """What `torch.save` writes for this content."""
+def write_values(content: dict[str, Any], path: FilePath) -> None:
+    """Write plain values and tensors as `torch.save` does, atomically; raises what `write_atomically` does."""
     import torch
 
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    return buffer.getvalue()
+    write_atomically(path, buffer.getvalue())

@@ -1,9 +1,10 @@
-"""NeMo's own adapter file, which `model.save_adapters` writes, and which this package's is an extension of.
+"""NeMo's own adapter file, and this package's `.pt`, which is NeMo's with an entry that NeMo does not look at.
 
-One dict: `[module:]name` -> the state dicts of the adapter, one per point where it sits; `__cfg__` -> the configs.
+What `model.save_adapters` writes is one dict: `[module:]name` -> the state dicts of the adapter, one per point where
+it sits; `__cfg__` -> the configs. Ours says under `INFO_KEY` what base and person the adapters are for.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, State, check_finite
@@ -12,15 +13,15 @@ from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
 
 CONFIG_KEY = "__cfg__"
+INFO_KEY = "__nemo_ds2_adapters__"
+FORMAT_VERSION = 1
+KINDS = {"fingerprint": str, "base": dict, "created": str, "versions": dict, "metadata": dict}  # the fields of `Info`
 MAX_SHARING = 2  # bytes of weights per byte in the file: adapters may share some, but not all be views of one
 
 
 def to_nemo(adapters: Iterable[Adapter]) -> dict[str, Any]:
-    """What `torch.save` writes, readable by NeMo's `model.load_adapters` as well.
-
-    Raises:
-        InputError: two adapters have the same name, or a config is not plain.
-    """
+    """What `torch.save` writes, readable by NeMo's `model.load_adapters`. Raises InputError: a name twice, no plain
+    config."""
     modules: dict[str, str] = {}
     configs: dict[str, Any] = {GLOBAL_CFG: {META_CFG: {"modules": modules}}}
     content: dict[str, Any] = {}
@@ -38,15 +39,9 @@ def to_nemo(adapters: Iterable[Adapter]) -> dict[str, Any]:
 def from_nemo(
     content: Mapping[str, Any], info: Info | None = None, points: Mapping[str, Any] | None = None
 ) -> dict[str, Adapter]:
-    """The adapters of a file, checked.
+    """The adapters of a file of plain values and tensors, checked (AdapterFileError).
 
-    Args:
-        content: plain values and tensors.
-        info: what the file says about all of them.
-        points: by name, where the adapter sits; NeMo's own files do not say it.
-
-    Raises:
-        AdapterFileError: it does not hold sound adapters.
+    `info` is what the file says about all of them, `points` where each sits, by name; NeMo's own files say neither.
     """
     configs = content.get(CONFIG_KEY)
     if not isinstance(configs, dict):
@@ -65,6 +60,44 @@ def from_nemo(
         raise AdapterFileError("holds no adapter")
     _check_sharing(adapters.values())
     return adapters
+
+
+def to_pt(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """As `to_nemo`, with what is said of base and person, which must be the same of all (InputError)."""
+    infos = [adapter.info for adapter in adapters if adapter.info is not None]
+    if not infos or len(infos) < len(adapters):
+        raise InputError("an adapter that does not say for which base it was made: attach it to that base first")
+    if any(info != infos[0] for info in infos):
+        raise InputError("a file says once for which base and person all its adapters are, these differ in that")
+    about = {key: getattr(infos[0], key) for key in KINDS}
+    metadata = written_values(about.pop("metadata"), "the metadata")
+    return {
+        **to_nemo(adapters),
+        INFO_KEY: {
+            **written_values(about, "what is known of the base"),
+            "paths": {adapter.name: adapter.points for adapter in adapters},
+            "parameters": {adapter.name: adapter.parameters for adapter in adapters},
+            "metadata": metadata,
+            "format_version": FORMAT_VERSION,
+        },
+    }
+
+
+def from_pt(content: Mapping[str, Any]) -> dict[str, Adapter]:
+    """The adapters of a file, checked; they share one `Info`. Raises AdapterFileError, also if it is of a later
+    version."""
+    about = content[INFO_KEY]
+    version = about.get("format_version") if isinstance(about, dict) else None
+    if version != FORMAT_VERSION:
+        raise AdapterFileError(
+            f"has format version {version!r}, this version of nemo_ds2_adapters reads {FORMAT_VERSION}: "
+            "update the package"
+        )
+    for key, kind in {**KINDS, "paths": dict}.items():
+        if not isinstance(about.get(key), kind):
+            raise AdapterFileError(f"its section {INFO_KEY} has no proper entry {key!r}")
+    info = Info(**plain_values({key: about[key] for key in KINDS}))  # without tensors
+    return from_nemo({key: value for key, value in content.items() if key != INFO_KEY}, info, about["paths"])
 
 
 def _own_weights(name: str, states: Any, exactly: bool) -> list[State]:

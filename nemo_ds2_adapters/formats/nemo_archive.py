@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict
 
@@ -20,17 +20,12 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer: Any = None) -> ASRModel:
-    """Restore a model with the adapter-capable variant of its encoder.
+def restore_model(nemo_model: str | None, pretrained_model: str | None) -> ASRModel:
+    """Restore a model, of a `.nemo`'s path or of a name that NeMo can download, with its encoder's adapter-capable
+    variant.
 
-    Args:
-        nemo_model: path of a `.nemo`.
-        pretrained_model: or the name of a model NeMo can download.
-        trainer: the Lightning trainer the model will run in.
-
-    Raises:
-        InputError: both or none are given, the file does not exist, is no sound `.nemo` or names classes of others
-            than NeMo and this package, or the encoder takes no adapters.
+    Raises InputError: both or none are given, the file does not exist, is no sound `.nemo` or names classes of others
+    than NeMo and this package, or the encoder takes no adapters.
     """
     from nemo.collections.asr.models import ASRModel
 
@@ -40,7 +35,7 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer:
     try:
         cfg = restore(source, return_config=True)
         _use_adapter_encoder(cfg)
-        return restore(source, override_config_path=cfg, trainer=trainer)
+        return restore(source, override_config_path=cfg)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     except Exception as error:  # whatever NeMo, torch, YAML, tar and pickle raise on what nobody checked
@@ -48,11 +43,7 @@ def restore_model(nemo_model: str | None, pretrained_model: str | None, trainer:
 
 
 def save_nemo(model: ModelPT, path: str | os.PathLike[str]) -> None:
-    """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece.
-
-    Raises:
-        AdapterFileError: the operating system refuses; an existing file is untouched.
-    """
+    """Write a `.nemo` so that a reader finds the old file or the new one: NeMo writes it piece by piece."""
     sweep(Path(path).parent)
     with replacement(path) as temporary:
         try:
@@ -62,11 +53,7 @@ def save_nemo(model: ModelPT, path: str | os.PathLike[str]) -> None:
 
 
 def check_source(nemo_model: str | None, pretrained_model: str | None) -> None:
-    """Refuse both, none, or a file that does not exist.
-
-    Raises:
-        InputError: says which.
-    """
+    """Refuse both, none, or a file that does not exist. Raises InputError: says which."""
     if bool(nemo_model) == bool(pretrained_model):
         state = "both are" if nemo_model else "none is"
         raise InputError(f"set one of model.nemo_model and model.pretrained_model, {state} set")

@@ -28,11 +28,8 @@ def is_original(content: Mapping[str, Any]) -> bool:
 
 
 def from_original(content: Mapping[str, Any]) -> dict[str, Adapter]:
-    """The adapter of an original file, checked.
-
-    Raises:
-        AdapterFileError: a key is missing, or the layers do not fit the declared sizes.
-    """
+    """The adapter of an original file, checked: AdapterFileError if a key is missing, or the layers are of other
+    sizes."""
     missing = [key for key in KEYS if key not in content]
     if missing:
         raise AdapterFileError(f"looks like a file of the original adapter, but lacks {', '.join(missing)}")
@@ -71,8 +68,7 @@ def is_original_head(adapter: Adapter) -> bool:
 def linear_sizes(adapter: Adapter) -> list[int]:
     """Input size, hidden sizes and output size of a chain of Linear layers; at its first point if it has several.
 
-    Raises:
-        AdapterFileError: the adapter is something else.
+    Raises AdapterFileError: the adapter is something else.
     """
     weights = [value for value in next(iter(adapter.weights.values())).values() if value.ndim == 2]
     sizes = [weight.shape[1] for weight in weights[:1]] + [weight.shape[0] for weight in weights]
@@ -85,11 +81,7 @@ def linear_sizes(adapter: Adapter) -> list[int]:
 
 
 def to_original(adapter: Adapter) -> dict[str, Any]:
-    """The original's five keys for a head adapter.
-
-    Raises:
-        InputError: the adapter is not a head that replaces the output layer; nothing else fits the format.
-    """
+    """The original's five keys for a head that replaces the output layer; nothing else fits (InputError)."""
     if not is_original_head(adapter):
         raise InputError(
             f"adapter {adapter.name!r} is a {adapter.config['_target_']}: the original's format holds only heads that "

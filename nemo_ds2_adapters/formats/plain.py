@@ -12,15 +12,8 @@ LEAVES = (str, bool, int, float, type(None))
 
 
 def written_values(values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """A caller's plain values, for a file.
-
-    Args:
-        values: dicts with text keys, lists, text, numbers, bools and None.
-        what: they are, for the message.
-
-    Raises:
-        InputError: something else is among them.
-    """
+    """A caller's plain values, for a file; `what` they are begins the message of the InputError if something else is
+    there."""
     try:
         return plain_values(dict(values))
     except AdapterFileError as error:
@@ -30,14 +23,8 @@ def written_values(values: Mapping[str, Any], what: str) -> dict[str, Any]:
 def plain_values(value: Any, limit: int = MAX_VALUES, leaves: tuple[type, ...] = ()) -> Any:
     """Dicts with text keys, lists, text, numbers, bools and None; OmegaConf containers and tuples become these.
 
-    Args:
-        value: of `unpickle`, or of a caller who wants it in a file.
-        limit: how many values it may have. A list that holds a list twice, which holds a list twice, and so on, has
-            a billion in few bytes.
-        leaves: types that may be among them, such as tensors.
-
-    Raises:
-        AdapterFileError: something else, or too many values.
+    A list that holds a list twice, which holds a list twice, and so on, has a billion values in few bytes: more than
+    `limit`, or any of another type than these and `leaves`, are an AdapterFileError.
     """
     count = 0
 

@@ -8,12 +8,12 @@ from typing import Any
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.errors import AdapterFileError
-from nemo_ds2_adapters.formats.nemo import from_nemo
+from nemo_ds2_adapters.formats.nemo import FORMAT_VERSION, INFO_KEY, from_nemo, from_pt
 from nemo_ds2_adapters.formats.original import from_original, is_original
 from nemo_ds2_adapters.formats.plain import plain_values
-from nemo_ds2_adapters.formats.pt import FORMAT_VERSION, INFO_KEY, from_pt
 from nemo_ds2_adapters.formats.safe_pickle.archive import TorchArchive, archive_in, open_archive
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
+from nemo_ds2_adapters.formats.safetensors_file import Header
 
 FilePath = str | os.PathLike[str]
 
@@ -37,40 +37,38 @@ NAMES = Names(
 
 
 def read_adapters(path: FilePath) -> dict[str, Adapter]:
-    """The adapters of a file in any of the three formats, by name. The file is checked in full.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
+    """The adapters of a file in any of the three formats, by name, checked in full (AdapterFileError)."""
     return read_file(path)[1]
 
 
-def read_file(path: FilePath) -> tuple[str, dict[str, Adapter]]:
-    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name.
+def read_adapter(path: FilePath) -> Adapter:
+    """The only adapter of a file in any of the three formats.
 
     Raises:
-        AdapterFileError: the file is damaged or hostile.
+        AdapterFileError: the file is damaged or hostile, or holds several.
     """
+    adapters = list(read_adapters(path).values())
+    if len(adapters) != 1:
+        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, expected one")
+    return adapters[0]
+
+
+def read_file(path: FilePath) -> tuple[str, dict[str, Adapter]]:
+    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name, checked in full
+    (AdapterFileError)."""
     with open_archive(path) as archive:
         return _adapters(archive)
 
 
 def read_adapter_bytes(data: bytes, label: str) -> dict[str, Adapter]:
-    """The adapters of what was a file, in any of the three formats, by name.
-
-    Raises:
-        AdapterFileError: the bytes are damaged or hostile; begins with `label`.
-    """
+    """As `read_adapters`, of what was a file; `label` names it in messages."""
     with archive_in(io.BytesIO(data), label) as archive:
         return _adapters(archive)[1]
 
 
 def find_adapter(adapters: Mapping[str, Adapter], name: str, where: object) -> Adapter:
-    """One of a file's adapters, by its name with or without module prefix; `where` is for the message.
-
-    Raises:
-        AdapterNameError: there is none of that name.
-    """
+    """One of a file's adapters, by its name with or without prefix, or an AdapterNameError, which says that of
+    `where`."""
     for adapter in adapters.values():
         if name in (adapter.name, adapter.full_name):
             return adapter
@@ -94,23 +92,19 @@ def inspect_adapter(path: FilePath) -> dict[str, Any]:
     return {"format": file_format, "adapters": {name: describe(a) for name, a in adapters.items()}, **about}
 
 
-def describe(adapter: Adapter) -> dict[str, Any]:
+def describe(adapter: Adapter | Header) -> dict[str, Any]:
     """What `inspect_adapter` says of one adapter."""
     return {
         "module": adapter.module,
         "type": adapter.config["_target_"],
         "parameters": adapter.parameters,
         "config": adapter.config,
-        "shapes": [{key: list(value.shape) for key, value in state.items()} for state in adapter.weights.values()],
+        "shapes": adapter.shapes,
     }
 
 
 def read_values(path: FilePath) -> Any:
-    """The plain values and tensors of a file that `torch.save` wrote. Nothing in it is executed.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile.
-    """
+    """The plain values and tensors of a file that `torch.save` wrote; nothing is executed. Raises AdapterFileError."""
     with open_archive(path) as archive:
         return _values(archive)
 

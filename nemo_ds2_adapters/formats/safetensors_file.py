@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite, not_finite
 from nemo_ds2_adapters.errors import AdapterFileError, naming
-from nemo_ds2_adapters.formats.plain import MAX_DEPTH, written_values
+from nemo_ds2_adapters.formats.plain import plain_values, written_values
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
@@ -47,10 +45,9 @@ CODES = {f"torch.{name}": code for code, (name, _) in DTYPES.items()}
 INFO = {"fingerprint": str, "created": str, "versions": dict, "metadata": dict}  # fields of `Info` but the base
 REQUIRED = ("name", "module", "parameters", "bytes", "config")
 NUMBER = re.compile(r"[0-9]{1,15}")
-SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters, which cannot be written or printed
-ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # one of them, or one that stands beside its other half
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+Arrays: TypeAlias = "dict[str, dict[str, np.ndarray]]"  # by point and weight
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,7 @@ class Header:
     info: Info | None
     parameters: int  # numbers in its floating-point tensors
     size: int  # of the whole file, bytes
+    shapes: Sequence[Mapping[str, list[int]]] = ()  # at each point; known to `check` alone
 
 
 class _Place(NamedTuple):
@@ -79,9 +77,8 @@ class _Place(NamedTuple):
 def to_bytes(adapter: Adapter) -> bytes:
     """The file that holds an adapter.
 
-    Raises:
-        InputError: its config or metadata are not plain values.
-        AdapterFileError: a weight is not finite or of a kind that the format has not, or the header would be too long.
+    Raises InputError: its config or metadata are not plain values. AdapterFileError: a weight is not finite or of a
+    kind that the format has not, or the header would be too long.
     """
     import torch
 
@@ -100,61 +97,70 @@ def to_bytes(adapter: Adapter) -> bytes:
     end = 0
     for key in widest_first:
         header[key][OFFSETS] = [end, end := end + tensors[key].nbytes]
-    text = _json(header).encode()
-    text += b" " * (-len(text) % LENGTH)
-    if len(text) > MAX_HEADER:
-        raise AdapterFileError(f"adapter {adapter.name!r}: its header takes {len(text)} bytes, at most {MAX_HEADER}")
     content = [tensors[key].reshape(-1).view(torch.uint8).numpy().data for key in widest_first]
-    return b"".join([len(text).to_bytes(LENGTH, "little"), text, *content])
+    return _joined(header, adapter.name, content)
 
 
-def read(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Adapter:
-    """Read and check a file.
+def restamped(data: Bytes, name: str, info: Info | None) -> bytes:
+    """A sound file under another name and with another info; its weights are copied as they are."""
+    text, start = _header_text(memoryview(data))
+    header = json.loads(text)
+    kept = {key: value for key, value in header[METADATA].items() if key not in ("info", "base")}
+    header[METADATA] = {**kept, "name": name, **_info_texts(info)}
+    return _joined(header, name, [memoryview(data)[start:]])
 
-    Args:
-        source: its bytes, which the weights share if they can be written, or its path: then it is mapped into memory,
-            and must not be changed as long as the adapter is in use.
-        label: names it in messages; None for the path.
 
-    Raises:
-        AdapterFileError: the file cannot be read, or is damaged or hostile.
-    """
+def read(data: Bytes, label: str) -> Adapter:
+    """The adapter of a file, checked (AdapterFileError); its weights share the memory of the bytes if these can be
+    written."""
     import torch
 
-    data, label = _opened(source, label)
-    if data.readonly:
-        data = memoryview(bytearray(data))
+    data = memoryview(bytearray(data) if memoryview(data).readonly else data)
     with naming(label):
-        text, start = _header_text(data)
-        tensors = _json_object(text, "its header")
-        header = _header(tensors.pop(METADATA, None), start)
-        places = [_place(key, value, start) for key, value in tensors.items()]
-        _check_places(places, start, header, len(data))
-        weights: dict[str, dict[str, Tensor]] = {}
+        header, places = _checked(data)
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    for place in places:
+        dtype = getattr(torch, DTYPES[place.dtype][0])
+        tensor = torch.frombuffer(data, dtype=dtype, count=math.prod(place.shape), offset=place.start)
+        weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
+    return Adapter(header.name, header.config, weights, header.module, header.info)
+
+
+def read_arrays(data: Bytes, label: str) -> Arrays:
+    """The weights of a file, as float32, by point; checked as by `read`, but without PyTorch."""
+    import numpy as np
+
+    data = memoryview(data)
+    with naming(label):
+        header, places = _checked(data)
+        arrays: Arrays = {}
         for place in places:
-            dtype = getattr(torch, DTYPES[place.dtype][0])
-            tensor = torch.frombuffer(data, dtype=dtype, count=math.prod(place.shape), offset=place.start)
-            weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
-        one_type = len({place.dtype for place in places}) == 1
-        # One look at all numbers takes less time than one at each tensor.
-        if not one_type or not _is_finite(torch.frombuffer(data, dtype=dtype, offset=start)):
-            check_finite(header.name, weights.values())
-        return Adapter(header.name, header.config, weights, header.module, header.info)
+            dtype = np.dtype("uint16" if place.dtype == "BF16" else DTYPES[place.dtype][0])
+            values = np.frombuffer(data, dtype, math.prod(place.shape), place.start)
+            if place.dtype == "BF16":  # the upper half of a float32
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32).reshape(place.shape)
+            if not np.isfinite(values).all():  # it was, in double precision
+                raise not_finite(place.weight, header.name)
+            arrays.setdefault(place.point, {})[place.weight] = values
+    return arrays
 
 
-def read_header(source: Bytes | str | os.PathLike[str], label: str | None = None) -> Header:
-    """What a file says of its adapter; the weights are not looked at.
-
-    Args:
-        source: its path, or its bytes up to `header_end` at least.
-        label: names it in messages; None for the path.
-
-    Raises:
-        AdapterFileError: the file cannot be read, or its header is damaged or hostile.
-    """
-    data, label = _opened(source, label)
+def check(data: Bytes, label: str) -> Header:
+    """What a file says of its adapter; all of it is checked as by `read`, which see, but without PyTorch."""
     with naming(label):
-        text, start = _header_text(data)
+        header, places = _checked(memoryview(data))
+    shapes: dict[str, dict[str, list[int]]] = {}
+    for place in places:
+        shapes.setdefault(place.point, {})[place.weight] = place.shape
+    return replace(header, shapes=list(shapes.values()))
+
+
+def read_header(data: Bytes, label: str) -> Header:
+    """What a file says of its adapter, by its bytes up to `header_end` at least; the weights are not looked at."""
+    with naming(label):
+        text, start = _header_text(memoryview(data))
         if not text.startswith(METADATA_FIRST):  # another program wrote the file
             return _header(_json_object(text, "its header").get(METADATA), start)
         try:
@@ -165,41 +171,41 @@ def read_header(source: Bytes | str | os.PathLike[str], label: str | None = None
 
 
 def header_end(start: Bytes) -> int:
-    """Where the weights begin, bytes, by the first 8 bytes of a file.
-
-    Raises:
-        AdapterFileError: there are not that many, or the header would be too long.
-    """
+    """Where the weights begin, bytes, by the first 8 bytes of a file. Raises AdapterFileError: that cannot be."""
     length = int.from_bytes(start[:LENGTH], "little")
     if len(start) < LENGTH or length > MAX_HEADER:
         raise AdapterFileError(f"is not a safetensors file, or its header is longer than {MAX_HEADER} bytes")
     return LENGTH + length
 
 
-def _opened(source: Bytes | str | os.PathLike[str], label: str | None) -> tuple[memoryview, str]:
-    if not isinstance(source, str | os.PathLike):
-        return memoryview(source), label or "the adapter"
-    try:
-        with open(source, "rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)), label or str(source)
-    except (OSError, ValueError) as error:  # ValueError: an empty file, of which nothing can be mapped
-        raise AdapterFileError(f"{label or source}: cannot be read ({error})") from error
+def _joined(header: dict[str, Any], name: str, content: Sequence[Bytes]) -> bytes:
+    text = _json(header).encode()
+    text += b" " * (-len(text) % LENGTH)
+    if len(text) > MAX_HEADER:
+        raise AdapterFileError(f"adapter {name!r}: its header takes {len(text)} bytes, at most {MAX_HEADER}")
+    return b"".join([len(text).to_bytes(LENGTH, "little"), text, *content])
 
 
 def _metadata(adapter: Adapter, bytes_of_weights: int) -> dict[str, str]:
-    result = {
+    return {
         "format_version": FORMAT_VERSION,
         "name": adapter.name,
         "module": adapter.module,
         "parameters": str(adapter.parameters),
         "bytes": str(bytes_of_weights),
         "config": _json(written_values(adapter.config, "the config")),
+        **_info_texts(adapter.info),
     }
-    if adapter.info is not None:
-        info = {key: getattr(adapter.info, key) for key in INFO}
-        result["info"] = _json(written_values(info, "the metadata"))
-        result["base"] = _json(written_values(adapter.info.base, "what is known of the base"))
-    return result
+
+
+def _info_texts(info: Info | None) -> dict[str, str]:
+    if info is None:
+        return {}
+    about = {key: getattr(info, key) for key in INFO}
+    return {
+        "info": _json(written_values(about, "the metadata")),
+        "base": _json(written_values(info.base, "what is known of the base")),
+    }
 
 
 def _json(value: Any) -> str:
@@ -224,15 +230,28 @@ def _header(metadata: Any, start: int) -> Header:
             f"is not an adapter's file, or of a later version: it says {version!r}, this version of "
             f"nemo_ds2_adapters reads {FORMAT_VERSION!r}"
         )
+    plain_values([metadata.get("name"), metadata.get("module")])  # which are Unicode text
     if any(type(metadata.get(key)) is not str for key in REQUIRED):
         raise AdapterFileError(f"does not say all of {', '.join(REQUIRED)}")
     parameters, length = (int(t) if NUMBER.fullmatch(t) else -1 for t in (metadata["parameters"], metadata["bytes"]))
     name, config = metadata["name"], _common(metadata["config"])
-    if parameters < 0 or length < 0 or SURROGATES.search(name + metadata["module"]):
-        raise AdapterFileError("says no proper name, module, or numbers of parameters and bytes")
+    if parameters < 0 or length < 0:
+        raise AdapterFileError("says no proper numbers of parameters and bytes")
     if type(config.get("_target_")) is not str or type(config.get("enabled", True)) is not bool:
         raise AdapterFileError(f"the config of adapter {name!r} has no proper entry _target_ or enabled")
     return Header(name, metadata["module"], config, _info(metadata), parameters, start + length)
+
+
+def _checked(data: memoryview) -> tuple[Header, list[_Place]]:
+    text, start = _header_text(data)
+    tensors = _json_object(text, "its header")
+    header = _header(tensors.pop(METADATA, None), start)
+    places = [_place(key, value, start) for key, value in tensors.items()]
+    _check_places(places, start, header, len(data))
+    for place in places:
+        if not _is_finite(data, place):
+            raise not_finite(place.weight, header.name)
+    return header, places
 
 
 def _check_places(places: list[_Place], start: int, header: Header, size: int) -> None:
@@ -261,26 +280,13 @@ def _json_object(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _section(text: str, what: str) -> dict[str, Any]:
-    value = _json_object(text, what)
-    if _depth(value) > MAX_DEPTH:
-        raise AdapterFileError(f"{what} nests values deeper than {MAX_DEPTH}")
-    if ESCAPED_SURROGATE.search(text) and SURROGATES.search(_json(value)):
-        raise AdapterFileError(f"{what} holds no valid Unicode text")
-    return value
+    with naming(what):
+        return plain_values(_json_object(text, "it"))
 
 
 @lru_cache(maxsize=256)  # of config and base many adapters say the same
 def _common(text: str) -> dict[str, Any]:
     return _section(text, "its section config or base")
-
-
-def _depth(value: Any) -> int:
-    """Of nested dictionaries and lists, no deeper than `MAX_DEPTH` + 1."""
-    level, depth = [value], 0
-    while level and depth <= MAX_DEPTH:
-        values = [item for one in level for item in (one.values() if type(one) is dict else one)]
-        level, depth = [item for item in values if type(item) in (dict, list)], depth + 1
-    return depth
 
 
 def _info(metadata: dict[str, Any]) -> Info | None:
@@ -309,8 +315,11 @@ def _place(key: str, value: Any, offset: int) -> _Place:
     return _Place(offset + offsets[0], offset + offsets[1], point, weight, dtype, shape)
 
 
-def _is_finite(numbers: Tensor) -> bool:
-    if not numbers.is_floating_point():
-        return True
-    low, high = numbers.aminmax()  # both NaN if any number is
-    return math.isfinite(low) and math.isfinite(high)
+def _is_finite(data: memoryview, place: _Place) -> bool:
+    import numpy as np
+
+    name, size = DTYPES[place.dtype]
+    count = (place.end - place.start) // size
+    if name == "bfloat16":  # which numpy has not: all bits of the exponent are set
+        return not (np.frombuffer(data, np.uint16, count, place.start) & 0x7F80 == 0x7F80).any()
+    return "float" not in name or bool(np.isfinite(np.frombuffer(data, name, count, place.start)).all())

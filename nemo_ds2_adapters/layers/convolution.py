@@ -1,13 +1,16 @@
 """The convolutions in front of the recurrent layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers.activation import build_activation
 from nemo_ds2_adapters.layers.masking import conv_output_length, length_mask
 from nemo_ds2_adapters.layers.norm import MaskedBatchNorm
+from nemo_ds2_adapters.layers.state import PendingFrames
 
 # (frequency bins, frames) of the three 2-D convolutions, Amodei et al. 2015, table 5
 KERNEL_SIZES = ((41, 11), (21, 11), (21, 11))
@@ -42,11 +45,22 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, C, D, T]`, zero beyond `lengths` frames -> `[B, C', D', T']`, zero beyond the new lengths."""
-        x = self.conv(x)
         lengths = self.output_lengths(lengths)
+        return self._normed(self.conv(x), lengths), lengths
+
+    def step(
+        self, x: Tensor, lengths: Tensor, pending: PendingFrames, is_last: Tensor | None
+    ) -> tuple[Tensor, Tensor, PendingFrames]:
+        """`forward` of streams: `[B, T, C * D]`, new frames -> `[B, T', C' * D']`, those that are complete by now."""
+        conv = self.conv
+        window, lengths, pending = pending.slide(x, lengths, conv.stride[1], conv.padding[1], is_last)  # type: ignore[arg-type]
+        window = window.unflatten(2, (conv.in_channels, -1)).permute(0, 2, 3, 1)
+        x = F.conv2d(window, conv.weight, conv.bias, conv.stride, (conv.padding[0], 0))  # type: ignore[arg-type]
+        return _flat(self._normed(x, lengths)), lengths, pending
+
+    def _normed(self, x: Tensor, lengths: Tensor) -> Tensor:
         mask = length_mask(lengths, x.shape[-1])[:, None, None, :]
-        x = self.activation(self.norm(x, mask))
-        return x.masked_fill(~mask, 0.0), lengths
+        return self.activation(self.norm(x, mask)).masked_fill(~mask, 0.0)
 
 
 class ConvFrontEnd(nn.Module):
@@ -78,6 +92,7 @@ class ConvFrontEnd(nn.Module):
             raise ValueError(f"feat_in={feat_in}: expected at least 1 frequency bin")
         if time_stride < 1:
             raise ValueError(f"conv_time_stride={time_stride}: expected at least 1 frame")
+        self.feat_in = feat_in
         self.blocks = nn.ModuleList()
         in_channels, bins = 1, feat_in
         strides = ((STRIDES[0][0], time_stride), *STRIDES[1:])
@@ -108,4 +123,40 @@ class ConvFrontEnd(nn.Module):
         x = features.masked_fill(~length_mask(lengths, features.shape[-1])[:, None, :], 0.0).unsqueeze(1)
         for block in self.blocks:
             x, lengths = block(x, lengths)
-        return torch.flatten(x.permute(0, 3, 1, 2), 2), lengths
+        return _flat(x), lengths
+
+    def start(self, rows: int) -> list[PendingFrames]:
+        """The state of so many streams before their first frame."""
+        like, bins, states = next(self.parameters()), self.feat_in, []
+        for block in self.blocks:
+            conv: Any = block.conv
+            width = conv.in_channels * bins
+            states.append(PendingFrames.at_start(rows, width, conv.kernel_size[1], conv.padding[1], like))
+            bins = block.output_bins(bins)  # type: ignore[operator]
+        return states
+
+    def step(
+        self, features: Tensor, lengths: Tensor, states: Sequence[PendingFrames], is_last: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[PendingFrames]]:
+        """`forward` of streams, chunk by chunk.
+
+        Args:
+            features: `[B, D, T]`, new frames.
+            lengths: `[B]`, real ones of each row, 0 for none.
+            states: what `start` or the last step gave.
+            is_last: bool `[B]`, rows that end with these; None: none does.
+
+        Returns:
+            `[B, T', feat_out]`, the frames that are complete by now, zero beyond `[B]` real ones, and the new states.
+        """
+        x = features.masked_fill(~length_mask(lengths, features.shape[-1])[:, None, :], 0.0).transpose(1, 2)
+        after = []
+        for block, pending in zip(self.blocks, states, strict=True):
+            x, lengths, pending = block.step(x, lengths, pending, is_last)  # type: ignore[operator]
+            after.append(pending)
+        return x, lengths, after
+
+
+def _flat(x: Tensor) -> Tensor:
+    """`[B, C, D, T]` -> `[B, T, C * D]`."""
+    return torch.flatten(x.permute(0, 3, 1, 2), 2)

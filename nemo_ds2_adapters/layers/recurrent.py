@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from nemo_ds2_adapters.layers.gru import run_gru
 from nemo_ds2_adapters.layers.masking import reverse_frames
 from nemo_ds2_adapters.layers.norm import MaskedBatchNorm
+from nemo_ds2_adapters.layers.state import HiddenState
 
 RNN_TYPES: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 BIDIRECTIONAL_MERGES = ("sum", "concat")
@@ -65,10 +66,7 @@ class RecurrentLayer(nn.Module):
         Returns:
             `[B, T, output_size]`, zero beyond the real frames.
         """
-        if self.norm is not None:
-            x = self.norm(x, mask)
-            if self.norm_relu:
-                x = F.relu(x)
+        x = self._normed(x, mask)
         # Not only where a gradient is needed: the two ways differ in the last bit, and a base must compute the
         # same whatever part of it is frozen.
         if torch.is_grad_enabled() and x.device.type == "cpu":
@@ -82,6 +80,43 @@ class RecurrentLayer(nn.Module):
             forward, backward = x.chunk(2, dim=-1)
             x = forward + backward
         return F.dropout(x, self.dropout, training=self.training and not self._is_frozen())
+
+    def start(self, rows: int) -> HiddenState:
+        """The state of so many streams before their first frame."""
+        zeros = torch.zeros(rows, self.rnn.hidden_size).to(self.rnn.weight_hh_l0)  # type: ignore[arg-type]
+        return (zeros, zeros) if self.rnn.mode == "LSTM" else (zeros,)
+
+    def step(self, x: Tensor, lengths: Tensor, mask: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        """`forward` of streams, of a forward-only layer.
+
+        Args:
+            x: `[B, T, input_size]`, new frames.
+            lengths: `[B]`, real ones of each row, 0 for none.
+            mask: `[B, T, 1]`, True where a frame is real.
+            state: what `start` or the last step gave.
+
+        Returns:
+            `[B, T, output_size]`, zero beyond the real frames, and the new state.
+        """
+        outputs = x.new_zeros(*x.shape[:2], self.output_size)
+        cpu_lengths = lengths.cpu()
+        rows = cpu_lengths.nonzero().flatten()  # packing takes no row without frames
+        if not len(rows):
+            return outputs, state
+        new = self._normed(x, mask)[rows.to(x.device)]
+        packed = pack_padded_sequence(new, cpu_lengths[rows], batch_first=True, enforce_sorted=False)
+        rows = rows.to(x.device)
+        before = tuple(part[rows].unsqueeze(0) for part in state)
+        packed, after = self.rnn(packed, before if len(before) > 1 else before[0])
+        outputs[rows] = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])[0]
+        parts = after if isinstance(after, tuple) else (after,)
+        return outputs, tuple(old.index_copy(0, rows, new[0]) for old, new in zip(state, parts))
+
+    def _normed(self, x: Tensor, mask: Tensor) -> Tensor:
+        if self.norm is None:
+            return x
+        x = self.norm(x, mask)
+        return F.relu(x) if self.norm_relu else x
 
     def _run_packed(self, x: Tensor, cpu_lengths: Tensor) -> Tensor:
         packed = pack_padded_sequence(x, cpu_lengths, batch_first=True, enforce_sorted=False)

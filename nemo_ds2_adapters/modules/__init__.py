@@ -6,12 +6,12 @@ writes `cls.__module__` into saved configs.
 
 from nemo.core.classes.mixins.adapter_mixins import get_registered_adapter, register_adapter
 
-from nemo_ds2_adapters.modules.adapters import MLPAdapter, MLPAdapterConfig
+from nemo_ds2_adapters.modules.adapters import MLPAdapter, MLPAdapterConfig, MLPHeadAdapter, MLPHeadAdapterConfig
 from nemo_ds2_adapters.modules.decoder import DeepSpeech2Decoder, DeepSpeech2DecoderConfig
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.encoder_adapter import DeepSpeech2EncoderAdapter, DeepSpeech2EncoderAdapterConfig
-from nemo_ds2_adapters.modules.head_adapter import MLPHeadAdapter, MLPHeadAdapterConfig
 from nemo_ds2_adapters.modules.spectrogram import LogSpectrogramPreprocessor, LogSpectrogramPreprocessorConfig
+from nemo_ds2_adapters.modules.streaming_mel import StreamingMelPreprocessor, StreamingMelPreprocessorConfig
 
 __all__ = [
     "DeepSpeech2Decoder",
@@ -26,6 +26,8 @@ __all__ = [
     "MLPAdapterConfig",
     "MLPHeadAdapter",
     "MLPHeadAdapterConfig",
+    "StreamingMelPreprocessor",
+    "StreamingMelPreprocessorConfig",
 ]
 
 for _name in __all__:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.layers import MaskedBatchNorm
-from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
+from nemo_ds2_adapters.modules.adapters import HEAD_PLACE, MLPAdapter, MLPHeadAdapter, is_head, plain_config
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.freezing import KeepsModeModule
-from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, MLPHeadAdapter, is_head
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, active_routing
 
 NORMS = ("batch", "layer")

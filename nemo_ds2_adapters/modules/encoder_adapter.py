@@ -9,11 +9,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers import length_mask
-from nemo_ds2_adapters.modules.adapters import MLPAdapter, plain_config
+from nemo_ds2_adapters.modules.adapters import (
+    DEFAULT_PLACEMENT,
+    HEAD_PLACE,
+    MLPAdapter,
+    is_head,
+    placement_points,
+    plain_config,
+)
 from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
-from nemo_ds2_adapters.modules.head_adapter import HEAD_PLACE, is_head
-from nemo_ds2_adapters.modules.placement import DEFAULT_PLACEMENT, placement_points
 from nemo_ds2_adapters.modules.routing import active_routing, encoder_point
 
 ACCEPTED_ADAPTERS = (LINEAR_ADAPTER_CLASSPATH, MLPAdapter)

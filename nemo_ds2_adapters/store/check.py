@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.folder import CACHE, Folder
-from nemo_ds2_adapters.store.shelf import read_version
+from nemo_ds2_adapters.store.shelf import check_version
 from nemo_ds2_adapters.store.version import versions_among
 
 
@@ -26,16 +26,7 @@ class StoreReport:
 
 
 def check_store(folder: Folder, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
-    """Check all files of a store.
-
-    Args:
-        folder: where they lie.
-        on_progress: called with the share that is done, 0 to 1, again and again.
-
-    Raises:
-        StoreBusyError: another process holds a lock for too long.
-        AdapterFileError: the store as a whole cannot be read.
-    """
+    """Check all files of a store; `on_progress` is told, again and again, the share that is done, 0 to 1."""
     report = StoreReport()
     report.repaired += [f"{path}: removed, left by a run that was killed" for path in sweep_scratch()]
     shards = folder.shards()
@@ -76,7 +67,7 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
     for version in versions:
         label = f"{user}/{version.file_name}"
         try:
-            read_version(folder.read(user, version.file_name), version, user, label)
+            check_version(folder.read(user, version.file_name), version, user, label)
         except FileNotFoundError:
             continue  # removed meanwhile, at a place without locks
         except AdapterFileError as error:

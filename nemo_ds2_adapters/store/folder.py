@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-import fsspec
-
 from nemo_ds2_adapters.adapters.users import HASH_LENGTH
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, StoreAccessError
 
@@ -44,6 +42,8 @@ class Folder:
         Raises:
             InputError: fsspec does not know the protocol, or its package is not installed.
         """
+        import fsspec
+
         self.label = url
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
@@ -96,11 +96,7 @@ class Folder:
         return self._list(_path(user))
 
     def read(self, user: str, name: str) -> bytes | bytearray:
-        """A file's content.
-
-        Raises:
-            FileNotFoundError: there is none, perhaps not any more.
-        """
+        """A file's content. Raises FileNotFoundError: there is none, perhaps not any more."""
         with self._explained(_path(user, name), "read", but=FileNotFoundError):
             return self._fs.cat_file(f"{self._root}/{_path(user, name)}")
 

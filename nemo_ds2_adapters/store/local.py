@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
 from nemo_ds2_adapters.errors import AdapterFileError, StoreAccessError, StoreBusyError
 from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS, Folder
@@ -21,7 +19,6 @@ OWNER_ONLY = 0o600  # permissions of files
 OWNER_ONLY_FOLDER = 0o700
 TEMPORARY = ".tmp"  # how files end that are not finished
 Text = TypeVar("Text", str, Path)
-
 OLD = 86400.0  # seconds after which nobody writes a file of the cache any more, which no lock guards
 
 
@@ -181,11 +178,10 @@ class LocalFolder(Folder):
 
     @contextmanager
     def lock(self, user: str) -> Iterator[None]:
-        """Keep other threads and processes from changing this user's shard.
+        """Keep other threads and processes from changing this user's shard, or raise StoreBusyError: one holds it too
+        long."""
+        from filelock import FileLock, Timeout  # which takes a while, and who only reads needs no lock
 
-        Raises:
-            StoreBusyError: another one holds the lock for too long.
-        """
         path = self.root / LOCKS / f"{user[:SHARD_LENGTH]}.lock"
         # Without flock there would be lock files that a killed process leaves locked: better none at all.
         lock = FileLock(path, self.lock_timeout, mode=OWNER_ONLY, poll_interval=0.005, fallback_to_soft=False)

@@ -12,8 +12,7 @@ from nemo_ds2_adapters.store.local import LocalFolder
 def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float) -> Folder:
     """The place at a local path or an fsspec URL, which is a store, or becomes one.
 
-    Raises:
-        InputError: it is no store and `create` is false, or something else lies there, or it is of a later version.
+    Raises InputError: it is no store and `create` is false, or something else lies there, or it is of a later version.
     """
     folder = _place(path, lock_timeout)
     text = folder.format_text()

@@ -1,19 +1,38 @@
 """The versions of all users' adapters as files: appended, never changed, the greatest number is the current one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.users import user_hash
+from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError, naming
 from nemo_ds2_adapters.formats.reading import read_adapter_bytes
-from nemo_ds2_adapters.formats.safetensors_file import Header, header_end, read, read_header
+from nemo_ds2_adapters.formats.safetensors_file import (
+    Arrays,
+    Header,
+    check,
+    header_end,
+    read,
+    read_arrays,
+    read_header,
+    restamped,
+    to_bytes,
+)
 from nemo_ds2_adapters.store.folder import FORMAT_TEXT, SHARD_LENGTH, Folder
-from nemo_ds2_adapters.store.personal import check_owner
-from nemo_ds2_adapters.store.version import OLD_SUFFIX, SUFFIX, Entry, Version, checksum, entry, versions_among
+from nemo_ds2_adapters.store.version import (
+    OLD_SUFFIX,
+    SUFFIX,
+    Entry,
+    Version,
+    check_owner,
+    checksum,
+    entry,
+    owned,
+    versions_among,
+)
 
 ATTEMPTS = 20  # at reading a file that another process may remove once it was listed
 START = 16 * 1024  # bytes of a file in which its header lies, mostly
@@ -35,19 +54,11 @@ class Shelf:
         return versions_among(self.folder.names(user_hash(user_id)))
 
     def find(self, user_id: str, number: int | None = None) -> Version:
-        """A user's version of this number, or the current one.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
+        """A user's version of this number, or the current one. Raises UnknownUserError: there is none."""
         return self._find(user_hash(user_id), f"user {user_id!r}", number)
 
     def before_current(self, user_id: str) -> Version:
-        """The version that was current before the current one; a version that repeats an older one counts as that.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
+        """The version that was current before the current one; a version that repeats an older one counts as that."""
         current = self.find(user_id)
         versions = self.versions(user_id)
         origin = next(v for v in versions if v.sha256 == current.sha256)
@@ -58,16 +69,33 @@ class Shelf:
             )
         return versions[versions.index(origin) - 1]
 
-    def read(self, user_id: str, number: int | None = None) -> tuple[Version, bytes | bytearray, Adapter]:
-        """A user's version of this number, or the current one: its file, whose checksum is right, and what it holds.
+    def read(self, user_id: str, number: int | None = None) -> tuple[Version, Adapter]:
+        """A user's version of this number, or the current one, and its adapter, checked (AdapterFileError)."""
+        version, data, label = self._file(user_id, number)
+        return version, read_version(data, version, user_hash(user_id), label)
 
-        Raises:
-            UnknownUserError: there is none.
-            AdapterFileError: the file is damaged, or no adapter of this user.
-        """
-        user, label = user_hash(user_id), f"user {user_id!r}"
-        version, data = self._first(user, label, number, lambda v: self.folder.read(user, v.file_name))
-        return version, data, read_version(data, version, user, f"{self.folder}, {label}, version {version.number}")
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
+        """As `read`, the current version, for a program without PyTorch: what it says, and its weights."""
+        version, data, header = self.check(user_id)
+        if version.suffix == OLD_SUFFIX:
+            data = to_bytes(self.read(user_id, version.number)[1])
+        return version, header, read_arrays(data, f"{self.folder}, user {user_id!r}")
+
+    def check(self, user_id: str, number: int | None = None) -> tuple[Version, bytes | bytearray, Header]:
+        """As `read`, but the file's bytes, and what it says of its adapter."""
+        version, data, label = self._file(user_id, number)
+        return version, data, check_version(data, version, user_hash(user_id), label)
+
+    def file_for(
+        self, target: str, user_id: str, number: int | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> tuple[Version, bytes]:
+        """A user's version, and the file that holds it as the target's own, with these metadata or its own."""
+        version, data, header = self.check(user_id, number)
+        if version.suffix == OLD_SUFFIX:
+            data = to_bytes(self.read(user_id, number)[1])
+        assert header.info is not None
+        info = owned(header.info, target, header.info.metadata if metadata is None else metadata)
+        return version, restamped(data, adapter_name_for_user(target), info)
 
     def header(self, user_id: str, number: int | None = None) -> Header:
         """What a version says of itself; raises what `read` does, but the weights are not looked at."""
@@ -102,14 +130,9 @@ class Shelf:
             self.folder.remove_user(user)
 
     def entries(self, since: datetime | None = None, on_error: OnError | None = None) -> Iterator[Entry]:
-        """What the users' current versions say of themselves, in no particular order.
+        """What the users' current versions that were stored since then say of themselves, in no particular order.
 
-        Args:
-            since: leave out what was stored before.
-            on_error: called with why a user's version cannot be read; without it, the first such version raises.
-
-        Raises:
-            AdapterFileError: a version cannot be read.
+        `on_error` is called with why a version cannot be read; without it, the first such AdapterFileError is raised.
         """
         for shard in self.folder.shards():
             for found in self._entries(shard, since):
@@ -122,11 +145,7 @@ class Shelf:
 
     @contextmanager
     def lock(self, *user_ids: str) -> Iterator[None]:
-        """Keep other writers from these users.
-
-        Raises:
-            StoreBusyError: another process holds the lock for too long.
-        """
+        """Keep other writers from these users. Raises StoreBusyError: another process holds the lock for too long."""
         # One lock for each shard, and always in the same order, or two processes could wait for each other.
         by_shard = {user_hash(user_id)[:SHARD_LENGTH]: user_hash(user_id) for user_id in user_ids}
         with ExitStack() as locks:
@@ -160,14 +179,18 @@ class Shelf:
             except AdapterFileError as error:
                 yield error
 
+    def _file(self, user_id: str, number: int | None) -> tuple[Version, bytes | bytearray, str]:
+        """The version, its file, and what to call it."""
+        user, label = user_hash(user_id), f"user {user_id!r}"
+        version, data = self._first(user, label, number, lambda v: self.folder.read(user, v.file_name))
+        return version, data, f"{self.folder}, {label}, version {version.number}"
+
     def _header(
         self, user: str, label: str, version: Version, start: bytes | AdapterFileError | None = None
     ) -> Header:
         label = f"{self.folder}, {label}, version {version.number}"
         if version.suffix == OLD_SUFFIX:  # which tells nothing before it is read in full
-            data = self.folder.read(user, version.file_name)
-            adapter = read_version(data, version, user, label)
-            return Header(adapter.name, adapter.module, adapter.config, adapter.info, adapter.parameters, len(data))
+            return check_version(self.folder.read(user, version.file_name), version, user, label)
         if isinstance(start, AdapterFileError):
             raise start
         start = start or self._start(user, version, START)
@@ -211,23 +234,35 @@ class Shelf:
 
 
 def read_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Adapter:
-    """What the bytes of a version of the user with this hash hold, checked in full.
+    """The adapter that the bytes of a version of the user with this hash hold, checked in full (AdapterFileError)."""
+    _check_sum(data, version, label)
+    adapter = _only_adapter(data, label) if version.suffix == OLD_SUFFIX else read(data, label)
+    check_owner(adapter.info, user, label)
+    return adapter
 
-    Raises:
-        AdapterFileError: they are damaged, or no adapter of this user; begins with `label`.
-    """
+
+def check_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Header:
+    """As `read_version`, but what the file says of the adapter, which takes no PyTorch unless the file is old."""
+    if version.suffix == OLD_SUFFIX:
+        a = read_version(data, version, user, label)
+        return Header(a.name, a.module, a.config, a.info, a.parameters, len(data), a.shapes)
+    _check_sum(data, version, label)
+    header = check(data, label)
+    check_owner(header.info, user, label)
+    return header
+
+
+def _check_sum(data: bytes | bytearray, version: Version, label: str) -> None:
     found = checksum(data)
     if found != version.sha256:
         raise AdapterFileError(
             f"{label}: is damaged, its checksum is {found[:12]}..., expected {version.sha256[:12]}...; "
             f"rollback returns to an older version"
         )
-    if version.suffix == OLD_SUFFIX:
-        adapters = read_adapter_bytes(bytes(data), label)
-        if len(adapters) != 1:
-            raise AdapterFileError(f"{label}: holds {len(adapters)} adapters, expected one")
-        (adapter,) = adapters.values()
-    else:
-        adapter = read(data, label)
-    check_owner(adapter.info, user, label)
-    return adapter
+
+
+def _only_adapter(data: bytes | bytearray, label: str) -> Adapter:
+    adapters = read_adapter_bytes(bytes(data), label)
+    if len(adapters) != 1:
+        raise AdapterFileError(f"{label}: holds {len(adapters)} adapters, expected one")
+    return next(iter(adapters.values()))

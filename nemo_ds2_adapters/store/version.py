@@ -1,11 +1,15 @@
-"""One stored version of one user's adapter, as its file name tells it, and what a list says of it."""
+"""One stored version of one user's adapter: its file's name, whose it is, and what a list says of it."""
 
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info
+from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
+from nemo_ds2_adapters.errors import AdapterFileError, InputError, UserIdError
 from nemo_ds2_adapters.formats.safetensors_file import SUFFIX, Header
 
 OLD_SUFFIX = ".pt"  # of the versions that were stored before 0.2, in the format of `save_adapter`
@@ -97,3 +101,38 @@ def checksum(data: bytes | bytearray) -> str:
 def versions_among(file_names: Iterable[str]) -> list[Version]:
     """The versions that a user's files hold, oldest first."""
     return sorted(v for name in file_names if (v := Version.parse(name)) is not None)
+
+
+def personal(adapter: Adapter, user_id: str, metadata: Mapping[str, Any], label: str) -> Adapter:
+    """An adapter of a file or a model, `label`, as a user's own, with these metadata added to its own.
+
+    Raises InputError: it is another user's, or does not say for which base it was made.
+    """
+    if adapter.info is None:
+        raise InputError(
+            f"{label}: is in a format that does not say for which base an adapter was made; load it into its base "
+            f"model with load_adapter, and put the model's adapter"
+        )
+    owner = adapter.metadata.get("user_id", user_id)
+    if owner != user_id:
+        raise InputError(f"{label}: is the adapter of {owner!r}, not of {user_id!r}: use copy or rename")
+    info = owned(adapter.info, user_id, {**adapter.metadata, **metadata})
+    return replace(adapter, name=adapter_name_for_user(user_id), info=info)
+
+
+def owned(info: Info | None, user_id: str, metadata: Mapping[str, Any]) -> Info:
+    """What a stored adapter says when it becomes a user's own, with these metadata and no trace of another user."""
+    assert info is not None
+    return replace(info, metadata={**metadata, "user_id": user_id})
+
+
+def check_owner(info: Info | None, user: str, label: str) -> None:
+    """Make sure (AdapterFileError) that what lies in the folder of the user with this hash is theirs."""
+    if info is None:
+        raise AdapterFileError(f"{label}: does not say for which base the adapter was made")
+    try:
+        owner = user_hash(info.metadata.get("user_id"))  # type: ignore[arg-type]
+    except UserIdError as error:
+        raise AdapterFileError(f"{label}: its metadata have no proper user id") from error
+    if owner != user:
+        raise AdapterFileError(f"{label}: is of another user, or lies in a wrong place")

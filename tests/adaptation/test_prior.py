@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.choice import HARM, MOST_HARM, choose, is_unlike, predict
-from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, fit_prior, learn_prior
+from nemo_ds2_adapters.adaptation.choice import MOST_HARM, choose, is_unlike, predict
+from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, fit_prior, learn_by_parts, learn_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, describe, read_prior, save_prior
+from nemo_ds2_adapters.adaptation.prior import (
+    Experience,
+    Step,
+    VoicePrior,
+    describe,
+    read_prior,
+    save_prior,
+    weights_hash,
+)
+from nemo_ds2_adapters.adaptation.report import by_seconds
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adapters.adapter import with_metadata, zero
@@ -110,7 +120,7 @@ def test_learning(people: list[Speaker], make_model, snapshot) -> None:
         assert len(prior.experiences(step)) == 6  # everybody was left out once
         assert all(one.words == 2 for one in prior.experiences(step))  # of "no a", which nobody was adapted on
     assert set(prior.spread) == {f"{point}.{key}" for point, state in start.weights.items() for key in state}
-    assert len(describe(prior)) == 1 + len(prior.recipe)
+    assert len(describe(prior)) == 1 + len(prior.recipe) + (not prior.helps)
 
 
 def test_nobody_is_in_their_own_population(people: list[Speaker], make_model) -> None:
@@ -134,6 +144,45 @@ def test_from_a_manifest(people: list[Speaker], make_model, tmp_path: Path) -> N
     model = make_model()
     found = fit_prior(model, tmp_path / "people.json", "speaker", MLP, QUICK)
     assert found.record == learn_prior(model, people, new_adapter(model, "population", MLP, 0), QUICK).record
+
+
+def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Path, monkeypatch) -> None:
+    """Nobody's knows them; finished people are skipped as long as the others are the same; too few are told."""
+    model = make_model().double()
+    start = new_adapter(model, "population", MLP, 0)
+    others = [replace(u, text="a a a a") for u in people[0].utterances[:1]] + people[0].utterances[1:]
+    changed = [Speaker("s0", others), *people[1:]]
+    (first, part), (second, _) = learn_by_parts(model, people, start, QUICK)
+    (same, _), (other, _) = learn_by_parts(model, changed, start, QUICK)
+    assert [one.user_id for one in part] == ["s0", "s2", "s4"]
+    assert (first.adapter, first.speakers, len(first.experiences(first.recipe[0]))) == (same.adapter, 3, 3)
+    assert second.adapter != other.adapter
+
+    said: list[str] = []
+    store = AdapterStore(tmp_path / "store")
+    run = partial(adapt_speakers, model, store=store, settings=SETTINGS, start=start, own_prior=QUICK, say=said.append)
+    few = run(people)
+    assert "6 speakers with 3 utterances or more, of whom each prior would know 3" in said[0]
+    assert not any(one.is_expected for one in few)
+
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.fit_prior.LEAST_OTHERS", 3)
+    monkeypatch.setattr(VoicePrior, "helps", True)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.from_prior.is_unlike", lambda *_: False)
+    made = run(people)
+    assert all(one.is_expected and "s of speech" in one.reason for one in made)
+    assert [store.get(f"s{i}").metadata["prior"] for i in range(2)] == [
+        weights_hash(one.adapter) for one in (first, second)
+    ]
+    assert sum(row["users"] for row in by_seconds(made)) == 6
+    assert sum(row[kind] for row in by_seconds(made) for kind in ("base", "prior", "adapted")) == 6
+    assert {one.status for one in run(people)} == {"finished before"}
+    assert [one.kind for one in run(people)] == [one.kind for one in made]
+    assert "finished before" not in {one.status for one in run(changed)}
+
+    monkeypatch.setattr(VoicePrior, "helps", False)
+    without = run(people, store=AdapterStore(tmp_path / "no"))
+    assert said[-1] == "no prior helps those left out of it: each one's own recordings decide"
+    assert not any(one.is_expected for one in without)
 
 
 def test_too_few(people: list[Speaker], make_model) -> None:
@@ -167,15 +216,38 @@ def test_no_choice_is_riskier_than_allowed(rows: list, base: int, own: int) -> N
     assert 0 <= choice.harm <= MOST_HARM
     assert choice.gain >= 0
     if choice.kind != "base":
-        person = np.array([1.0, base / 30, (base - own) / 30])
-        assert predict(record, choice.kind, person) == (choice.gain, choice.harm)
+        assert predict(record, choice.kind, Score(30, base), Score(30, own)) == (choice.gain, choice.harm)
 
 
 def test_certainty_grows_with_people(prior: VoicePrior) -> None:
-    person = np.array([1.0, 0.3, 0.0])
-    few, many = (predict(experiences(0.0, 0.02, 0.02, count), "adapted", person)[1] for count in (6, 200))
-    assert few > many
-    assert HARM == 0.01
+    few, many = (
+        predict(experiences(0.05, 0.05, 0.02, count), "adapted", Score(40, 12), Score(40, 10))[1] for count in (6, 200)
+    )
+    assert few > 5 * many
+
+
+def test_hours_of_speech(prior: VoicePrior) -> None:
+    prior = replace(prior, record=experiences(0.10, 0.15))
+    choice = choose(prior, prior.recipe[0], 1e5, Score(10**6, 3 * 10**5), Score(10**6, 10**5))
+    assert choice.kind == "adapted"
+    assert 0 <= choice.harm <= MOST_HARM
+
+
+def test_own_utterances_can_speak_against_the_population(prior: VoicePrior) -> None:
+    """Everybody gained much: somebody who makes a few errors more has had bad luck, with many more is like nobody."""
+    prior = replace(prior, record=experiences(0.10, 0.15))
+    step = prior.recipe[0]
+    assert choose(prior, step, 10.0, Score(40, 12), Score(40, 13)).kind == "adapted"
+    assert choose(prior, step, 10.0, Score(40, 6), Score(40, 36)).kind == "base"
+
+
+def test_somebody_may_be_like_nobody_in_a_small_population(prior: VoicePrior) -> None:
+    record = experiences(0.10, 0.15, count=60)
+    kinds = []
+    for count in (6, 60):
+        few = replace(prior, record=record[:count])
+        kinds.append(choose(few, few.recipe[0], 1.0, Score(6, 1), Score(6, 1)).kind)
+    assert kinds == ["base", "adapted"]
 
 
 def test_unlike_everybody(prior: VoicePrior) -> None:

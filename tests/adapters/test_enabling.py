@@ -1,7 +1,5 @@
 """Which adapters run, and that asking for it sees every change."""
 
-import copy
-import pickle
 import statistics
 import time
 
@@ -13,7 +11,6 @@ from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
 from nemo_ds2_adapters.errors import AdapterNameError
-from nemo_ds2_adapters.modules.enabled import EnabledFlags
 
 
 @pytest.fixture
@@ -91,14 +88,6 @@ def test_every_way_of_changing_it_is_seen(three, outputs, make_base, kind) -> No
     three.cfg = OmegaConf.create(OmegaConf.to_yaml(three.cfg))
     enable_adapters(three, "a")
     assert torch.equal(outputs(three), alone)
-
-
-def test_flags_are_not_copied_with_a_module() -> None:
-    flags = EnabledFlags()
-    flags.enabled_names(OmegaConf.create({"a": {"enabled": True}, "global_cfg": {}}))
-    for other in (copy.deepcopy(flags), pickle.loads(pickle.dumps(flags))):
-        assert other._names == []
-        assert other.enabled_names(OmegaConf.create({"b": {"enabled": True}, "c": {"enabled": False}})) == ["b"]
 
 
 def seconds(task) -> float:

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_parts, module_prefix
-from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
-from nemo_ds2_adapters.adapters.heads import forward_both
+from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names, forward_both
 from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
     copy_adapter,

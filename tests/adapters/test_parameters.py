@@ -8,8 +8,7 @@ from rich.console import Console
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters
-from nemo_ds2_adapters.adapters.parameters import count_parameters, freeze_base, unfreeze_base
-from nemo_ds2_adapters.adapters.summary import adapter_summary
+from nemo_ds2_adapters.adapters.parameters import adapter_summary, count_parameters, freeze_base, unfreeze_base
 
 
 @pytest.fixture

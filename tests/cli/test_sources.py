@@ -9,8 +9,8 @@ import torch
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.app import import_command
-from nemo_ds2_adapters.cli.file_source import FileSource
 from nemo_ds2_adapters.cli.model_source import ModelSource
+from nemo_ds2_adapters.cli.sources import FileSource
 from nemo_ds2_adapters.errors import BaseMismatchError
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo

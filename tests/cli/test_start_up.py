@@ -48,24 +48,32 @@ def users(store: Path) -> list[str]:
     return sorted(AdapterStore(store).list())
 
 
-def test_help_lists_and_removals_import_neither(store: Path, users: list[str]) -> None:
-    for copy in ("one", "two"):
-        AdapterStore(store).copy(users[0], copy)
-    calls = [["--help"], ["train", "--help"], ["export", "--help"], ["list", store]]
-    removals = [["delete", store, "one", "--yes"], ["delete", store, "two", "--erase", "--yes"]]
-    assert imported_by(*calls, *removals) == set()
+def test_help_and_what_changes_no_weights_of_a_store_import_neither(store: Path, users: list[str]) -> None:
+    calls = [
+        ["--help"],
+        ["train", "--help"],
+        ["export", "--help"],
+        ["list", store],
+        ["inspect", store, users[0]],
+        ["verify", store],
+        ["copy", store, users[0], "one"],
+        ["rename", store, "one", "two"],
+        ["copy", store, users[0], "three"],
+        ["delete", store, "two", "--yes"],
+        ["delete", store, "three", "--erase", "--yes"],
+    ]
+    assert imported_by(*calls) == set()
+    assert AdapterStore(store).verify().ok
 
 
 def test_weights_need_pytorch_but_not_nemo(store: Path, users: list[str], tmp_path: Path) -> None:
     calls = [
         ["list", FILE],
         ["inspect", FILE, next(iter(read_adapters(FILE)))],
-        ["inspect", store, users[0]],
-        ["verify", FILE, store],
+        ["verify", FILE],
         ["export", store, users[0], tmp_path / "a.pt"],
         ["copy", store, users[0], "copy"],
-        ["rename", store, "copy", "other"],
-        ["average", store, users[0], "other", "--into", "mean"],
+        ["average", store, users[0], "copy", "--into", "mean"],
         ["import", store, tmp_path / "a.pt", "--as", users[0]],
     ]
     assert imported_by(*calls) == {"torch"}

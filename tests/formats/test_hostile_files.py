@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
-from nemo_ds2_adapters.convert.old_format import MAGIC_NUMBER
+from nemo_ds2_adapters.convert.checkpoint import MAGIC_NUMBER
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
 from nemo_ds2_adapters.formats.reading import NAMES, inspect_adapter
@@ -351,7 +351,6 @@ def in_ten_seconds(program: str, *paths: Path) -> subprocess.CompletedProcess[st
         "import resource, sys, time, torch\n"
         "from pathlib import Path\n"
         "from nemo_ds2_adapters.convert.checkpoint import read_checkpoint\n"
-        "from nemo_ds2_adapters.convert.old_format import read_old_format\n"
         "from nemo_ds2_adapters.formats.reading import inspect_adapter\n"
         "resource.setrlimit(resource.RLIMIT_CPU, [int(time.process_time()) + 10] * 2)\n"
     )
@@ -390,7 +389,7 @@ def test_keys_of_the_old_format(tmp_path) -> None:
     path = tmp_path / "old.pt"
     heads = [pickle.dumps(value, protocol=2) for value in (MAGIC_NUMBER, 1001, {"little_endian": True}, {})]
     path.write_bytes(b"".join(heads) + b"\x80\x02](" + b")" + b"\x85" * 150_000 + b"e." + b"\0" * 100)
-    done = in_ten_seconds("read_old_format(Path(sys.argv[1]), None)", path)
+    done = in_ten_seconds("read_checkpoint(sys.argv[1])", path)
     assert done.returncode == 1 and "does not list its weights" in done.stderr
 
 

@@ -9,11 +9,12 @@ from torch import nn
 
 from nemo_ds2_adapters.adapters.adapter import HEAD, Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.attached import without_info
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.file import load_adapter, save_adapter, save_original_adapter
+from nemo_ds2_adapters.formats.file import load_adapter, save_adapter, write_adapters
 from nemo_ds2_adapters.formats.original import STATE_KEY, to_original
-from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapters
+from nemo_ds2_adapters.formats.reading import ORIGINAL, inspect_adapter, read_adapters
 
 SIZES = [8, 6, 5, 4]  # input, hidden, hidden, output
 
@@ -104,7 +105,7 @@ def test_original_as_a_head(make_base, outputs, batch, tmp_path) -> None:
         models["nemo"].load_adapters(str(tmp_path / "ours.pt"))
         models["read"].save_adapters(str(tmp_path / "nemo.pt"), name)
         load_adapter(models["again"], tmp_path / "nemo.pt")
-        save_original_adapter(models["again"], name, tmp_path / "back.pt")
+        write_adapters([without_info(models["again"], name)], tmp_path / "back.pt", ORIGINAL)
         back = torch.load(tmp_path / "back.pt", weights_only=True)
         assert {**back, STATE_KEY: 0} == {**content, STATE_KEY: 0}
         for value, expected in zip(back[STATE_KEY].values(), content[STATE_KEY].values(), strict=True):
@@ -146,7 +147,7 @@ def test_head_that_does_not_fit(make_base, snapshot, tmp_path) -> None:
 def test_only_heads_are_written(base, linear, tmp_path) -> None:
     add_adapter(base, "a", linear)
     with pytest.raises(InputError, match="MLPHeadAdapter with mode=replace"):
-        save_original_adapter(base, "a", tmp_path / "a.pt")
+        write_adapters([without_info(base, "a")], tmp_path / "a.pt", ORIGINAL)
     adds = Adapter("a", {"_target_": HEAD, "mode": "add"}, {"0": {}}, "decoder")
     with pytest.raises(InputError, match="MLPHeadAdapter with mode=replace"):
         to_original(adds)

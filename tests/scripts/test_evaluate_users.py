@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, delete_adapter, transcribe
+from nemo_ds2_adapters.formats.file import write_adapters
 
 EVALUATE = "asr_adapters/eval_asr_adapter.py"
 
@@ -66,6 +67,22 @@ def test_everybody(call_script, per_user: DictConfig, tmp_path: Path, capsys, wi
     assert "2 users, 4 utterances, 6 words" in shown and "95 % intervals), p = " in shown
 
 
+def test_people_without_an_adapter(call_script, per_user: DictConfig, tmp_path: Path, capsys) -> None:
+    store = AdapterStore(tmp_path / "store")
+    write_adapters([store.get("bob")], tmp_path / "default.pt")
+    store.erase("bob")
+    per_user.model.nemo_model = str(tmp_path / "base_only.nemo")
+    per_user.adapter_store = str(tmp_path / "store")
+    with pytest.raises(SystemExit, match="has no adapter of bob"):
+        call_script(EVALUATE, per_user)
+    per_user.adapter_default = str(tmp_path / "default.pt")
+    call_script(EVALUATE, per_user)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "users.jsonl").read_text("utf-8").splitlines()]
+    expected = json.loads((tmp_path / "expected.json").read_text())["adapted_hypothesis"]
+    assert [line["adapted_hypothesis"] for line in lines] == expected
+    assert "1 of 2 users have no adapter and get that of" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -73,6 +90,7 @@ def test_everybody(call_script, per_user: DictConfig, tmp_path: Path, capsys, wi
         ({"model.adapter.adapter_key": "person"}, "test.json, line 1: person=None, expected text"),
         ({"adapter_store": "nowhere"}, "there is no adapter store"),
         ({"model.nemo_model": "base_only"}, "the model has no adapter of ann, bob"),
+        ({"adapter_default": "x.pt"}, "adapter_default=x.pt needs adapter_store"),
         ({"model.adapter.adapter_key": None, "adapter_store": "x"}, "adapter_store=x needs model.adapter.adapter_key"),
     ],
 )

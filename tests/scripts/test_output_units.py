@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from nemo.collections.asr.models import ASRModel, EncDecCTCModel
 from omegaconf import DictConfig, open_dict
 
-from nemo_ds2_adapters.base_training.units import frequent_characters
+from nemo_ds2_adapters.base_training.fit import frequent_characters
 from nemo_ds2_adapters.data.manifest import Utterance
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "deepspeech2"

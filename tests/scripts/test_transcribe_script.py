@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 from torch import nn
 
-from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters
+from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters, save_adapter
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
@@ -66,6 +66,35 @@ def test_with_a_store(run_script, model, texts, manifest: Path, tmp_path: Path) 
         assert line.items() >= entry.items()
         assert [word["word"] for word in line["timestamp_word"]] == line["pred_text"].split()
         assert len(line["word_confidence"]) == len(line["timestamp_word"])
+
+
+def test_people_who_have_not_spoken_yet(call_script, config, model, texts, tmp_path: Path) -> None:
+    """A line whose speaker the store does not know gets the default, one without a speaker the base; as if alone."""
+    AdapterStore(tmp_path / "store").put("ann", model, "personal")
+    add_adapter(model, "population", {"_target_": MLP, "hidden_dims": [3]})
+    for name, parameter in model.named_parameters():
+        if ".population." in name:
+            nn.init.normal_(parameter)
+    save_adapter(model, "population", tmp_path / "prior.pt")
+    entries = read_lines(Path(config.dataset_manifest))
+    for entry, speaker in zip(entries[:3], ("ann", "newcomer", "another")):
+        entry["speaker"] = speaker
+    given = tmp_path / "calls.json"
+    given.write_text("\n".join(map(json.dumps, entries)))
+    alone = [
+        transcribe(model, [entry["audio_filepath"]], [name], progress=False)[0]
+        for entry, name in zip(entries, ("personal", "population", "population", None))
+    ]
+    assert alone[1] not in (texts["personal"][1], texts[None][1])
+    config.merge_with({"dataset_manifest": str(given), "adapter_store": str(tmp_path / "store")})
+    config.merge_with({"adapter_default": str(tmp_path / "prior.pt"), "adapter_key": "speaker"})
+    with enabled_adapters(model, None):
+        model.save_to(config.model_path)
+    call_script(SCRIPT, config)
+    assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == alone
+    config.merge_with({"adapter_store": None, "adapter_key": None})
+    with pytest.raises(SystemExit, match="adapter_default=.* needs adapter_store"):
+        call_script(SCRIPT, config)
 
 
 @pytest.fixture

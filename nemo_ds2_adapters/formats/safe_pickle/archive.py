@@ -46,11 +46,7 @@ class TorchArchive:
         return self._read("data.pkl", MAX_PICKLE_BYTES)
 
     def storage(self, key: str, size: int) -> bytearray:
-        """The numbers of one storage.
-
-        Raises:
-            AdapterFileError: there is no such storage, or it does not have `size` bytes.
-        """
+        """The numbers of one storage, which must have `size` bytes (AdapterFileError)."""
         entry = self._entries.get(f"{self._root}data/{key}")
         if entry is None or entry.file_size != size:
             have = "no such entry" if entry is None else f"{entry.file_size} bytes"
@@ -69,11 +65,9 @@ class TorchArchive:
 
 @contextmanager
 def open_archive(path: str | os.PathLike[str]) -> Iterator[TorchArchive]:
-    """Open a file that `torch.save` wrote.
-
-    Raises:
-        AdapterFileError: from the block too: the file does not exist, is not such a file, or is damaged.
-    """
+    """Open a file that `torch.save` wrote. Raises AdapterFileError, from the block too: it is none, or damaged."""
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):  # a number would be an open file's
+        raise AdapterFileError(f"{path!r}: is not the path of a file")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise AdapterFileError(f"{path}: is a directory or a device, not a file")
@@ -85,11 +79,7 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[TorchArchive]:
 
 @contextmanager
 def archive_in(file: BinaryIO, label: str) -> Iterator[TorchArchive]:
-    """Read an opened file, or bytes in memory, that `torch.save` wrote.
-
-    Raises:
-        AdapterFileError: from the block too: it is not such a file, or is damaged; begins with `label`.
-    """
+    """As `open_archive`, of an opened file, or bytes in memory; messages begin with `label`."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if not size:

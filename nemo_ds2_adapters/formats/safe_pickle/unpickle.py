@@ -87,14 +87,9 @@ class Storage:
 def unpickle(program: bytes | mmap, load_storage: Callable[[str, int], bytearray], names: Names) -> Any:
     """What the pickle of a `torch.save` file holds: plain values, tensors, `Container`s and `ClassName`s.
 
-    Args:
-        program: the pickle, or a mapped file that is read to the pickle's end. (A plain file makes room for any
-            number of bytes that a pickle says it has.)
-        load_storage: key and size in bytes -> the bytes of a storage.
-        names: what the pickle may name.
-
-    Raises:
-        AdapterFileError: the pickle is damaged, or holds what files of this kind do not.
+    `program` is the pickle, or a mapped file that is read to the pickle's end; a plain file makes room for any number
+    of bytes that a pickle says it has. `load_storage` gives the bytes of a storage, by key and size in bytes. Raises
+    AdapterFileError: the pickle is damaged, or holds what files of this kind do not.
     """
     machine = _Machine(load_storage, names)
     try:
