@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite, not_finite
 from nemo_ds2_adapters.errors import AdapterFileError, naming
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
+from nemo_ds2_adapters.formats.safe_pickle.stored import are_finite, numpy_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -320,6 +321,4 @@ def _is_finite(data: memoryview, place: _Place) -> bool:
 
     name, size = DTYPES[place.dtype]
     count = (place.end - place.start) // size
-    if name == "bfloat16":  # which numpy has not: all bits of the exponent are set
-        return not (np.frombuffer(data, np.uint16, count, place.start) & 0x7F80 == 0x7F80).any()
-    return "float" not in name or bool(np.isfinite(np.frombuffer(data, name, count, place.start)).all())
+    return "float" not in name or are_finite(np.frombuffer(data, numpy_type(name), count, place.start), name)
