@@ -54,7 +54,7 @@ BASE, PRIOR, PERSONAL, LINEAR_WAY, FULL = (
     "LinearAdapter",
     "all weights",
 )
-COLOURS = {PRIOR: "#e0a030", PERSONAL: "#2a7f62", LINEAR_WAY: "#7a68a6", FULL: "#356abc"}
+COLOURS = {PERSONAL: "#2a7f62", LINEAR_WAY: "#7a68a6", FULL: "#356abc"}
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Word error rate by seconds of speech, and everybody's with the most speech, beside the base's."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     curve, everybody = figure.subplots(1, 2, width_ratios=(3, 2))
-    for way in dict.fromkeys(row.way for row in rows):
-        own = [row for row in rows if row.way == way]
+    base, prior, *_ = rows
+    curve.axhline(100 * base.wer, color="#9aa5b1", linestyle=":", label=BASE)
+    curve.axhspan(*(100 * value for value in base.interval(rate)), color="#9aa5b1", alpha=0.15, linewidth=0)
+    for way in dict.fromkeys(row.way for row in rows[2:]):
+        own = [*([prior] if way == PERSONAL else []), *(row for row in rows if row.way == way)]
         seconds, wers = [row.seconds for row in own], [100 * row.wer for row in own]
         errors = 100 * np.abs(np.array([row.interval(rate) for row in own]).T - np.array([row.wer for row in own]))
-        style = {"color": "#9aa5b1", "linestyle": ":"} if way == BASE else {"color": COLOURS[way]}
-        curve.errorbar(seconds, wers, yerr=errors, marker="o", capsize=3, label=way, **style)
+        curve.errorbar(seconds, wers, yerr=errors, marker="o", capsize=3, label=way, color=COLOURS[way])
+    for row in (one for one in rows[1:] if one.way in (PRIOR, PERSONAL)):
+        note = f"{row.harmed} of {len(row.base)}\nlost > 1 %"
+        place = (row.seconds, 100 * row.interval(rate)[0])
+        curve.annotate(
+            note, place, (0, -6), textcoords="offset points", color="#c0392b", fontsize=7, va="top", ha="center"
+        )
     curve.set(xlabel="seconds of a person's speech", ylabel="word error rate, % (95 % over people)")
     curve.set_ylim(0, None)
     curve.legend(frameon=False)
