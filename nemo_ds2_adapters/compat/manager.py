@@ -24,43 +24,32 @@ class AdapterManager:
     """One adapter per file, `<adapter_name>_adapter.pt`.
 
     A head that replaces the output layer is written in the original's format, which the original reads as well; any
-    other adapter in this package's (docs/adapter_file.md). Both are read, and NeMo's. Where the original prints a
-    line and returns False, these calls raise; what they return is true.
+    other adapter in this package's (docs/adapter_file.md). Both are read, and NeMo's. Where the original prints a line
+    and returns False, these calls raise; what they return is true.
+
+    An adapter that the model has not, or a name that is not legal, is an `AdapterNameError`; a path of the wrong kind
+    an `InputError`; a file that is damaged, has several adapters, does not fit or cannot be written an
+    `AdapterFileError`.
     """
 
     @staticmethod
     def save_adapter(model: ASRModel, save_path: FilePath, adapter_name: str = "default") -> Path:
-        """Write an adapter to `<save_path>/<adapter_name>_adapter.pt`.
+        """Write an adapter to `<save_path>/<adapter_name>_adapter.pt`, and return that.
 
         Args:
             model: where it is attached.
             save_path: directory, made if it is not there.
             adapter_name: which adapter; if the model has none of this name, its one enabled adapter is saved under it.
-
-        Returns:
-            the file.
-
-        Raises:
-            AdapterNameError: the model has no such adapter, or the name is not legal.
-            InputError: `save_path` is no directory, or the name no file name.
-            AdapterFileError: a weight is not finite, or the file cannot be written.
         """
         path = adapter_file_in(save_path, adapter_name)
         return _write(_adapter_to_save(model, adapter_name), path)
 
     @staticmethod
     def load_adapter(model: ASRModel, adapter_path: FilePath) -> str:
-        """Attach the adapter of a file under its name, enable it, and disable all others.
+        """Attach the adapter of a file under its name, which is returned, enable it, and disable all others.
 
-        An adapter of this name that the model has is replaced; on any error the model is as it was.
-
-        Returns:
-            the name.
-
-        Raises:
-            AdapterFileError: the file is damaged, holds several adapters, or does not fit the model.
-            BaseMismatchError: the adapter was made for another base, as far as the file says.
-            AdapterNameError: its name is not legal.
+        An adapter of this name that the model has is replaced; on any error the model is as it was. One that was made
+        for another base, as far as the file says, is a `BaseMismatchError`.
         """
         adapter = _only_adapter(adapter_path)
         name = renamed(adapter, adapter.name).name  # legal, or nothing changes
@@ -74,11 +63,9 @@ class AdapterManager:
 
     @staticmethod
     def get_adapter_info(adapter_path: FilePath) -> dict[str, Any]:
-        """`name`, `input_dim`, `hidden_dims` and `output_dim` of the adapter in a file, without a model.
-
-        Raises:
-            AdapterFileError: the file is damaged, holds several adapters, or one that is no chain of Linear layers.
-        """
+        """`name`, `input_dim`, `hidden_dims` and `output_dim` of the adapter in a file, a chain of Linear layers,
+        without
+        a model."""
         adapter = _only_adapter(adapter_path)
         with naming(adapter_path):
             sizes = linear_sizes(adapter)
@@ -88,19 +75,13 @@ class AdapterManager:
     def save_model_with_adapter(
         model: ASRModel, model_path: FilePath, adapter_path: FilePath, adapter_name: str = "default"
     ) -> Path:
-        """Write the base, without any adapter, and one adapter to a file of its own.
+        """Write the base, without any adapter, and one adapter to a file of its own, which is returned.
 
         Args:
             model: both.
             model_path: of the base: `*.nemo`, or `*.pt` for its state dict and config, read with `weights_only=True`.
             adapter_path: directory for the adapter, as `save_path` of `save_adapter`.
             adapter_name: as for `save_adapter`.
-
-        Returns:
-            the adapter's file.
-
-        Raises:
-            InputError: `model_path` ends otherwise, or a `.pt` cannot hold the model; else what `save_adapter` raises.
         """
         path = adapter_file_in(adapter_path, adapter_name)
         adapter = _adapter_to_save(model, adapter_name)
@@ -109,20 +90,13 @@ class AdapterManager:
 
     @staticmethod
     def load_model_with_adapter(model: ASRModel | None, model_path: FilePath, adapter_path: FilePath) -> ASRModel:
-        """Load a base and one adapter for it.
+        """Load a base and one adapter for it, and return the model.
 
         Args:
             model: takes over the base's weights, and the adapter as in `load_adapter`; None builds the model from the
-                file. On any error it is as it was.
+                file. On any error it is as it was; `model_path` differs in its weights alone (`InputError`).
             model_path: of the base, `*.nemo` or `*.pt`.
             adapter_path: of the adapter.
-
-        Returns:
-            the model.
-
-        Raises:
-            InputError: `model_path` is no base model, or one that differs from `model` in more than its weights.
-            AdapterFileError: the adapter's file is damaged, or does not fit.
         """
         base = read_base(check_base_path(model_path))
         if model is None:
@@ -134,7 +108,7 @@ class AdapterManager:
 
 
 def adapter_file_in(folder: FilePath, name: str) -> Path:
-    """`<folder>/<name>_adapter.pt`. Raises InputError: `folder` is no directory, or the name no file name."""
+    """`<folder>/<name>_adapter.pt`, or an InputError: `folder` is no directory, or the name no file name."""
     folder = Path(folder)
     if folder.suffix == ".pt" or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: give the directory, the file in it will be {name}_adapter.pt")
