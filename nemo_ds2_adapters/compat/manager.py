@@ -14,10 +14,10 @@ from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapter
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.compat.base_file import check_base_path, make_folder, read_base, replaced_base, write_base
-from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
+from nemo_ds2_adapters.errors import InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.original import is_original_head, linear_sizes
-from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, read_adapters
+from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, read_adapter
 
 
 class AdapterManager:
@@ -51,7 +51,7 @@ class AdapterManager:
         An adapter of this name that the model has is replaced; on any error the model is as it was. One that was made
         for another base, as far as the file says, is a `BaseMismatchError`.
         """
-        adapter = _only_adapter(adapter_path)
+        adapter = read_adapter(adapter_path)
         name = renamed(adapter, adapter.name).name  # legal, or nothing changes
         with naming(adapter_path), enabled_adapters(model, None):  # two heads cannot be enabled together
             loaded = attach(model, adapter, as_name=f"loading_{uuid4().hex}")
@@ -66,7 +66,7 @@ class AdapterManager:
         """`name`, `input_dim`, `hidden_dims` and `output_dim` of the adapter in a file, a chain of Linear layers,
         without
         a model."""
-        adapter = _only_adapter(adapter_path)
+        adapter = read_adapter(adapter_path)
         with naming(adapter_path):
             sizes = linear_sizes(adapter)
         return {"name": adapter.name, "input_dim": sizes[0], "hidden_dims": sizes[1:-1], "output_dim": sizes[-1]}
@@ -131,12 +131,3 @@ def _write(adapter: Adapter, path: Path) -> Path:
     make_folder(path.parent)
     write_adapters([adapter], path, ORIGINAL if is_original_head(adapter) else OURS)
     return path
-
-
-def _only_adapter(path: FilePath) -> Adapter:
-    adapters = read_adapters(path)
-    if len(adapters) != 1:
-        raise AdapterFileError(
-            f"{path}: holds {len(adapters)} adapters, {', '.join(adapters)}: load_adapter takes name="
-        )
-    return next(iter(adapters.values()))
