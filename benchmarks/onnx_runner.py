@@ -1,6 +1,6 @@
 """What it costs to recognise without NeMo, and what smaller weights of the base would bring.
 
-    python benchmarks/onnx.py MANIFEST              # recordings with a speaker in each line; the demo's base
+    python benchmarks/onnx_runner.py MANIFEST              # recordings with a speaker in each line; the demo's base
 
 Makes a store with a random adapter of every speaker, and a graph with an adapter per row. Then recognises the manifest
 in one process with NeMo and one with onnxruntime each: processor seconds until ready and for the recordings, peak
