@@ -14,7 +14,7 @@ from nemo_ds2_adapters.adaptation.engine import Engine
 from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, person_settings
-from nemo_ds2_adapters.adaptation.settings import Settings, check_number, check_whole
+from nemo_ds2_adapters.adaptation.settings import Settings, check_number, check_seed, check_whole
 from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, towards, with_metadata
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers, read_speakers
@@ -57,6 +57,7 @@ class PriorSettings:
         check_whole("prior.folds", self.folds, 2)
         for name in ("lr", "person_lr"):
             check_number(f"prior.{name}", getattr(self, name))
+        check_seed(self.seed)
 
     @property
     def population(self) -> Settings:

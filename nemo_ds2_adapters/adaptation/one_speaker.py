@@ -1,6 +1,7 @@
 """One adapter, trained in NeMo's flow: trainer, data, optimiser, older adapters, new adapter, freeze, fit."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -128,7 +129,9 @@ def adapt_speaker(
             folder = stack.enter_context(experiment(trainer, settings.experiment(validation is not None)))
             model_path = nemo_path(trainer, folder, settings.name)
             recordings = {u.label: u.audio for u in [*train, *(validation or [])] if isinstance(u.audio, Path)}
-            check_not_input(model_path, {**recordings, **(inputs or {})})
+            path = adapter_path(model_path, settings)
+            for output in filter(None, (model_path, path)):
+                check_not_input(output, {**recordings, **(inputs or {})})
             lightning.place_for(model, trainer)
             if data:
                 say(compute(data, trainer))
@@ -141,7 +144,7 @@ def adapt_speaker(
             reached = reached or fit(model, trainer, start, data, validation is not None, settings)
         is_kept = bool(reached.epochs or reached.reason) or keep_base(model, start, settings.start.continue_existing)
         enable_adapters(model, name if is_kept else None)
-        path = save(model, adapter, reached, is_kept, model_path, settings) if trainer.is_global_zero else None
+        path = save(model, adapter, reached, model_path, path if is_kept else None) if trainer.is_global_zero else None
     except BaseException:
         for new in set(adapter_names(model)) - set(attached):
             detach(model, new)
@@ -329,20 +332,33 @@ def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:
     return True
 
 
-def save(
-    model: ASRModel, adapter: ChosenAdapter, reached: Reached, is_kept: bool, model_path: Path, settings: FitSettings
-) -> Path | None:
-    """Save the model, and the adapter beside it.
+def adapter_path(model_path: Path, settings: FitSettings) -> Path | None:
+    """Where the adapter's file goes, beside the model unless its name says another folder; None if none is asked for.
 
-    Returns:
-        path of the adapter's file, if one was asked for and there is an adapter.
+    Raises:
+        InputError: no file can be written there.
+    """
+    if settings.file_name is None:
+        return None
+    key = f"{ADAPTER}.adapter_state_dict_name={settings.file_name}"
+    path = Path(os.path.normpath(model_path.parent / settings.file_name))  # the folder is not there yet
+    is_beside = path.parent == Path(os.path.normpath(model_path.parent))
+    if (path.name == model_path.name and is_beside) or path.is_dir() or not (is_beside or path.parent.is_dir()):
+        raise InputError(f"{key}: the model, a folder, or in a folder that does not exist: give another name")
+    return path
+
+
+def save(
+    model: ASRModel, adapter: ChosenAdapter, reached: Reached, model_path: Path, path: Path | None
+) -> Path | None:
+    """Save the model, and the adapter in a file of its own at `path`, if there is one, which is returned.
 
     Raises:
         AdapterFileError: a file cannot be written.
     """
     model_path.parent.mkdir(parents=True, exist_ok=True)
     save_nemo(model, model_path)
-    if settings.file_name is None or not is_kept:
+    if path is None:
         return None
     metadata: dict[str, Any] = {
         "wer_before": reached.wer_before,
@@ -351,6 +367,5 @@ def save(
     }
     if adapter.user_id is not None:
         metadata["user_id"] = adapter.user_id
-    path = model_path.parent / settings.file_name
     save_adapter(model, str(adapter.name), path, metadata)
     return path

@@ -5,15 +5,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.activations.cache import PrefixCache
+from nemo_ds2_adapters.activations.cache import CacheSettings
 from nemo_ds2_adapters.adaptation.fit_prior import NAME, PriorSettings, learn_prior
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.prior import describe, save_prior
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder
-from nemo_ds2_adapters.data.manifest import manifest_paths
+from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder_of
 from nemo_ds2_adapters.data.speakers import check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input
@@ -27,15 +26,14 @@ def main(cfg: DictConfig) -> None:
     check_source(cfg.model.nemo_model, cfg.model.pretrained_model)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     adapter, manifest = values["model"]["adapter"], values["model"]["train_ds"]["manifest_filepath"]
-    if not isinstance(cfg.output, str):
+    if not isinstance(cfg.output, str) or not cfg.output:
         raise InputError(f"output={cfg.output}: give the path of the file to write")
     settings = PriorSettings(seed=cfg.seed, **values["prior"])
-    beginning = StartSettings.of(adapter)
+    beginning, cache = StartSettings.of(adapter), CacheSettings(memory=adapter["cache_memory"])
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
-    inputs = {f"{MANIFEST}={path}": path for path in manifest_paths(manifest, MANIFEST)}
     recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
-    check_not_input(cfg.output, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
-    make_folder(Path(cfg.output).parent, f"output={cfg.output}")
+    check_not_input(cfg.output, {**files_read(cfg, MANIFEST), **recordings})
+    make_folder_of(Path(cfg.output), f"output={cfg.output}")
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
@@ -46,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     for speaker in speakers:
         if speaker.problem is not None:
             say(f"left out: {speaker.user_id}: {speaker.problem}")
-    prior = learn_prior(model, speakers, start, settings, PrefixCache(memory=adapter["cache_memory"]))
+    prior = learn_prior(model, speakers, start, settings, cache.open())
     save_prior(prior, cfg.output)
     for sentence in describe(prior):
         say(sentence)

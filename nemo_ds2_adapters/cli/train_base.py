@@ -24,6 +24,8 @@ def main(cfg: DictConfig) -> None:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     check_seed(values["seed"])
     check_optim(values["model"]["optim"])
+    for name in ("train_ds", "validation_ds"):
+        check_whole(f"model.{name}.batch_size", values["model"][name].get("batch_size"), 1)
     check_whole("trainer.max_epochs", values["trainer"].get("max_epochs"), 1)
     trained = train_base(values, train, validation, say)
     print("not compared by WER" if trained.wer is None else f"best validation WER {100 * trained.wer:.1f} %")
