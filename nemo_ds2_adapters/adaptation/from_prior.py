@@ -8,7 +8,8 @@ from nemo_ds2_adapters.adaptation.choice import choose, is_unlike
 from nemo_ds2_adapters.adaptation.engine import Engine
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.outcome import NOT_FINITE, Outcome
-from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior, person_settings
+from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior
+from nemo_ds2_adapters.adaptation.settings import person_settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_finite, towards, zero
 from nemo_ds2_adapters.evaluation.errors import Score
 

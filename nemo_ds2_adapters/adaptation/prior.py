@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import write_adapters
@@ -202,10 +201,3 @@ def describe(prior: VoicePrior) -> Sequence[str]:
 
 def _change(errors: int, base: int) -> str:
     return f"{100 * (errors / base - 1):+.0f} % errors" if base else "no errors"
-
-
-def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
-    """Of the training of a person's adapter from the population's, with steps of one size."""
-    return Settings(
-        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
-    )
