@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.fit_prior import NAME, usable
+from nemo_ds2_adapters.adaptation.group import training_engine
 from nemo_ds2_adapters.adaptation.left_out import Tried, measured, try_people
-from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior
 from nemo_ds2_adapters.adaptation.settings import PriorSettings, Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, State, mean, with_metadata

@@ -7,8 +7,8 @@ from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
+from nemo_ds2_adapters.adaptation.group import training_engine
 from nemo_ds2_adapters.adaptation.left_out import Tried, measured, try_people
-from nemo_ds2_adapters.adaptation.lent_model import training_engine
 from nemo_ds2_adapters.adaptation.prior import VoicePrior
 from nemo_ds2_adapters.adaptation.settings import PriorSettings
 from nemo_ds2_adapters.adaptation.start import new_adapter

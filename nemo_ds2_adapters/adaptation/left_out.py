@@ -14,7 +14,6 @@ from nemo_ds2_adapters.adapters.adapter import Adapter, towards
 from nemo_ds2_adapters.data.speakers import Speaker
 from nemo_ds2_adapters.evaluation.errors import Score
 
-AMOUNTS = (1, 3, 10)  # utterances of a person that are tried, beside all that are not needed for scoring
 TEST_EVERY = 3  # utterances of a person, one is for scoring
 
 
@@ -23,7 +22,7 @@ class Tried:
     """One left-out person with so many utterances: scores by what was done."""
 
     part: int
-    amount: int  # of `AMOUNTS`, or one more: all
+    amount: int  # number of, in the settings; one more: all
     seconds: float
     own_base: Score  # of what the person was adapted on
     by_base: Score  # of the rest
@@ -64,8 +63,8 @@ def try_people(
     for one in part:
         test = tuple(one[TEST_EVERY - 1 :: TEST_EVERY])
         train = tuple(i for i in one if i not in test)
-        for amount, count in enumerate((*AMOUNTS, len(train))):
-            if count < len(train) or amount == len(AMOUNTS):
+        for amount, count in enumerate((*settings.amounts, len(train))):
+            if count < len(train) or amount == len(settings.amounts):
                 splits.append((amount, train[:count], test))
                 members.append(engine.member(population, train[:count], test, settings.person))
     everything = [i for one in part for i in one]

@@ -11,9 +11,9 @@ from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
+from nemo_ds2_adapters.adaptation.choice import Outcome
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
-from nemo_ds2_adapters.adaptation.outcome import Outcome
 from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits, describe, weights_hash
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
@@ -44,7 +44,7 @@ def adapt_speakers(
     progress: bool = False,
     say: Callable[[str], object] = logger.info,
 ) -> list[SpeakerResult]:
-    """Train an adapter for every speaker, and put it into the store.
+    """Train an adapter for every speaker, and put it into the store: one result per speaker, in the same order.
 
     Each is what this speaker alone gets, whoever the others are, with the given prior or by cross-validation; and is
     trained anew from the start whatever the store has: nothing is scored on what it was trained on. Or priors are made
@@ -68,9 +68,6 @@ def adapt_speakers(
         keep_activations: in the store, for a later run; its `erase` removes them with the user.
         progress: show bars.
         say: is told in a line whether priors are made, and what they are like.
-
-    Returns:
-        one result per speaker, in the same order.
 
     Raises:
         InputError: a setting is wrong.
@@ -150,14 +147,9 @@ def _with_priors(
 
 
 def within_limits(speakers: Sequence[Speaker], section: Mapping[str, Any]) -> list[Speaker]:
-    """The speakers without utterances that are too short or too long; who has too few left has a problem.
+    """The speakers without utterances that are too short or too long for the config's section `model.train_ds`.
 
-    Args:
-        speakers: of a manifest.
-        section: the config's section `model.train_ds`.
-
-    Raises:
-        InputError: a limit is no number.
+    Who has too few left has a problem. InputError: a limit is no number.
     """
     found = []
     for speaker in speakers:

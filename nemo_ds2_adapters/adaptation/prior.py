@@ -192,8 +192,8 @@ def describe(prior: VoicePrior) -> Sequence[str]:
     minutes = prior.seconds / 60
     if not prior.record:
         return [
-            f"voice prior of {prior.speakers} people's adapters; no speech was at hand to tell what it brings: who uses "
-            "it is cross-validated, from the better one of base and this adapter"
+            f"voice prior of {prior.speakers} people's adapters; no speech was at hand to tell what it brings: who "
+            "uses it is cross-validated, from the better one of base and this adapter"
         ]
     lines = [f"voice prior of {prior.speakers} people, {minutes:.0f} minutes of speech; people left out of it:"]
     for step in prior.recipe:

@@ -111,6 +111,7 @@ class PriorSettings:
     folds: int = 3  # parts of the speakers that take turns in being left out
     person_lr: float = 0.0005  # of a person's training, constant
     person_batch_size: int = 4  # utterances
+    amounts: tuple[int, ...] = (1, 3, 10)  # utterances of a person that are tried, beside all
     person_epochs: tuple[int, ...] = (1, 2, 4, 8)  # that are compared
     shares: tuple[float, ...] = (0.5, 1.0)  # of the way to a person's own adapter, that are compared
     seed: int = 0
@@ -121,6 +122,11 @@ class PriorSettings:
         check_whole("prior.folds", self.folds, 2)
         for name in ("lr", "person_lr"):
             check_number(f"prior.{name}", getattr(self, name))
+
+    @classmethod
+    def in_passing(cls, seed: int) -> Self:
+        """For priors that are made to adapt the same people: what few of them need is left out."""
+        return cls(amounts=(3,), person_epochs=(2, 4, 8), seed=seed)
 
     @property
     def population(self) -> Settings:

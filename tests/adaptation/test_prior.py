@@ -167,7 +167,7 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
 
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.fit_prior.LEAST_OTHERS", 3)
     monkeypatch.setattr(VoicePrior, "helps", True)
-    monkeypatch.setattr("nemo_ds2_adapters.adaptation.from_prior.is_unlike", lambda *_: False)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.group.is_unlike", lambda *_: False)
     made = run(people)
     assert all(one.is_expected and "s of speech" in one.reason for one in made)
     assert [store.get(f"s{i}").metadata["prior"] for i in range(2)] == [
