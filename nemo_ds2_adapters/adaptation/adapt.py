@@ -66,9 +66,10 @@ def adapt(
         validation = read_manifest(validation_manifest, "validation_manifest")
     if not isinstance(model.encoder, AdapterModuleMixin):
         model.replace_adapter_compatible_modules()
+    inputs = {"train_manifest": train_manifest, "validation_manifest": validation_manifest}
     if isinstance(prior, str | os.PathLike):
-        prior = read_prior(prior)
-    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain, prior=prior)
+        inputs["prior"], prior = prior, read_prior(prior)
+    return adapt_speaker(model, ChosenAdapter(name), train, validation, plain, inputs, prior=prior)
 
 
 def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:

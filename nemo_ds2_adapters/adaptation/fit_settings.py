@@ -89,6 +89,9 @@ class FitSettings:
             raise InputError("model.char_labels.labels is not set, but model.char_labels.update_labels=true")
         check_seed(values["seed"])
         check_optim(model["optim"])
+        file_name = adapter["adapter_state_dict_name"]
+        if file_name is not None and not (isinstance(file_name, str) and file_name):
+            raise InputError(f"{ADAPTER}.adapter_state_dict_name={file_name} is not text: give a file's name, or null")
         check_whole("model.train_ds.batch_size", model["train_ds"]["batch_size"], 1)
         for key in ("kl_weight", "l2_weight"):
             check_number(f"{ADAPTER}.{key}", adapter[key])
@@ -111,7 +114,7 @@ class FitSettings:
             global_cfg=adapter["global_cfg"] or {},
             spec_augment=model["spec_augment"],
             labels=vocabulary["labels"] if vocabulary["update_labels"] else None,
-            file_name=adapter["adapter_state_dict_name"],
+            file_name=file_name,
             cross_validation=Settings.of(values) if is_decided else None,
             **{key: adapter[key] for key in OWN_KEYS},
         )

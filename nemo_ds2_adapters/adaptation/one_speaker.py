@@ -1,6 +1,7 @@
 """One adapter, trained in NeMo's flow: trainer, data, optimiser, older adapters, new adapter, freeze, fit."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -107,7 +108,9 @@ def adapt_speaker(
             folder = stack.enter_context(experiment(trainer, settings.experiment(validation is not None)))
             model_path = nemo_path(trainer, folder, settings.name)
             recordings = {u.label: u.audio for u in [*train, *(validation or [])] if isinstance(u.audio, Path)}
-            check_not_input(model_path, {**recordings, **(inputs or {})})
+            path = adapter_path(model_path, settings)
+            for output in filter(None, (model_path, path)):
+                check_not_input(output, {**recordings, **(inputs or {})})
             lightning.place_for(model, trainer)
             if data:
                 say(compute(data, lightning.autocast_type(trainer), trainer.progress_bar_callback is not None))
@@ -120,7 +123,8 @@ def adapt_speaker(
             reached = reached or fit(model, trainer, start, data, validation is not None, settings)
         is_kept = bool(reached.epochs or reached.reason) or keep_base(model, start, settings.start.continue_existing)
         enable_adapters(model, name if is_kept else None)
-        path = save(model, adapter, reached, prior, is_kept, model_path, settings) if trainer.is_global_zero else None
+        kept = path if is_kept else None
+        path = save(model, adapter, reached, prior, model_path, kept) if trainer.is_global_zero else None
     except BaseException:
         for new in set(adapter_names(model)) - set(attached):
             detach(model, new)
@@ -218,25 +222,39 @@ def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:
     return True
 
 
+def adapter_path(model_path: Path, settings: FitSettings) -> Path | None:
+    """Where the adapter's file goes, beside the model unless its name says another folder; None if none is asked for.
+
+    Raises:
+        InputError: no file can be written there.
+    """
+    if settings.file_name is None:
+        return None
+    key = f"{ADAPTER}.adapter_state_dict_name={settings.file_name}"
+    path = Path(os.path.normpath(model_path.parent / settings.file_name))  # the folder is not there yet
+    is_beside = path.parent == Path(os.path.normpath(model_path.parent))
+    if (path.name == model_path.name and is_beside) or path.is_dir() or not (is_beside or path.parent.is_dir()):
+        raise InputError(f"{key}: the model, a folder, or in a folder that does not exist: give another name")
+    return path
+
+
 def save(
     model: ASRModel,
     adapter: ChosenAdapter,
     reached: Reached,
     prior: VoicePrior | None,
-    is_kept: bool,
     model_path: Path,
-    settings: FitSettings,
+    path: Path | None,
 ) -> Path | None:
-    """Save the model, and the adapter beside it; the path of its file, if there is one."""
+    """Save the model, and the adapter in a file of its own at `path`, if there is one, which is returned."""
     model_path.parent.mkdir(parents=True, exist_ok=True)
     save_nemo(model, model_path)
-    if settings.file_name is None or not is_kept:
+    if path is None:
         return None
     metadata: dict[str, Any] = {name: getattr(reached, name) for name in ("wer_before", "wer_after", "epochs")}
     if prior is not None:
         metadata["prior"] = weights_hash(prior.adapter)
     if adapter.user_id is not None:
         metadata["user_id"] = adapter.user_id
-    path = model_path.parent / settings.file_name
     save_adapter(model, str(adapter.name), path, metadata)
     return path

@@ -160,9 +160,9 @@ def chosen_prior(text: Any) -> VoicePrior | None:
         AdapterFileError: the file is damaged, or holds no prior.
         InputError: it is no text.
     """
-    if text in (None, False, "off"):
+    if text is None or text is False or text == "off":
         return None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text:
         raise InputError(f"model.adapter.prior={text}: give the path of a voice prior, or off")
     return read_prior(text)
 

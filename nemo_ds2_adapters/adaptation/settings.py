@@ -122,6 +122,7 @@ class PriorSettings:
         check_whole("prior.folds", self.folds, 2)
         for name in ("lr", "person_lr"):
             check_number(f"prior.{name}", getattr(self, name))
+        check_seed(self.seed)
 
     @classmethod
     def in_passing(cls, seed: int) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
@@ -52,7 +53,7 @@ def _adapter_class(adapter: Adapter) -> type:
     if isinstance(strategy, dict):
         strategy = dict(strategy)
         _loaded_class(adapter.name, strategy.pop("_target_", None), AbstractAdapterStrategy, "adapter strategy")
-    if CLASS_KEYS & {*_keys(config), *_keys(strategy)}:
+    if CLASS_KEYS & {*_texts([config, strategy], keys_only=True)}:
         raise AdapterFileError(f"the config of adapter {adapter.name!r} names classes where none belong")
     if any("${" in text for text in _texts(adapter.config)):
         raise AdapterFileError(f"the config of adapter {adapter.name!r} has interpolations, a file must not")
@@ -90,15 +91,13 @@ def _check_sizes(adapter: Adapter, adapter_class: type) -> None:
         raise AdapterFileError(f"the config of adapter {adapter.name!r} and its weights do not belong together")
 
 
-def _keys(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [key for item in value for key in _keys(item)]
-    return [k for key, item in value.items() for k in [key, *_keys(item)]] if isinstance(value, dict) else []
-
-
-def _texts(value: Any) -> list[str]:
+def _texts(value: Any, keys_only: bool = False) -> Iterator[str]:
+    """The keys of nested dictionaries and lists, and the texts that are values."""
     if isinstance(value, dict):
-        return [text for key, item in value.items() for text in [key, *_texts(item)]]
+        yield from value
+        value = list(value.values())
     if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
-    return [value] if isinstance(value, str) else []
+        for item in value:
+            yield from _texts(item, keys_only)
+    elif isinstance(value, str) and not keys_only:
+        yield value

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from nemo.constants import NEMO_ENV_VARNAME_VERSION
 from nemo.utils.callbacks import NeMoModelCheckpoint
 from nemo.utils.exp_manager import exp_manager
@@ -27,9 +28,13 @@ NO_NEMO_FILE = {"save_best_model": False, "save_nemo_on_train_end": False}
 def make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
     """Lightning's trainer. Raises InputError: it refuses an argument, such as a device that is not there."""
     try:
-        return pl.Trainer(**arguments)
+        trainer = pl.Trainer(**arguments)
     except (*REFUSALS, RuntimeError) as error:
         raise InputError(f"trainer: {one_line(error)}") from error
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:  # each is a process
+        raise InputError(f"trainer.devices={arguments['devices']}: there are {cores} processor cores, and no GPU")
+    return trainer
 
 
 @contextmanager

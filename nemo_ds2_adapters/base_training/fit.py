@@ -24,12 +24,16 @@ from nemo_ds2_adapters.base_training.experiment import (
     one_line,
     seeded,
 )
+from nemo_ds2_adapters.base_training.statistics import with_statistics
 from nemo_ds2_adapters.data.findings import check_recordings
-from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.manifest import Utterance, manifest_paths
 from nemo_ds2_adapters.data.sampler import use_shorter_first
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
+
+DATA, MANIFEST = ("train_ds", "validation_ds"), "manifest_filepath"
 
 logger = logging.getLogger(__name__)
 
@@ -61,26 +65,36 @@ def train_base(
         make_tokenizer(model_cfg["tokenizer"]["dir"], train, values["tokenizer_vocab_size"])
     trainer = make_trainer(values["trainer"])
     # NeMo leaves several channels as they are, and fails.
-    model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in ("train_ds", "validation_ds")}
+    model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in DATA}
     validation_ds = model_cfg.pop("validation_ds")  # NeMo's constructor refuses some names of manifests
+    model_cfg["preprocessor"] = with_statistics(model_cfg["preprocessor"], train)
     model_class = EncDecCTCModelBPE if "tokenizer" in model_cfg else EncDecCTCModel
     with seeded(values["seed"]), experiment(trainer, values["exp_manager"]) as folder:
+        path = nemo_path(trainer, folder, values["exp_manager"].get("name") or values["name"])
+        read: dict[str, Any] = {u.label: u.audio for u in [*train, *validation]}
+        read |= {f"{name}={p}": p for name in DATA for p in manifest_paths(values["model"][name][MANIFEST], name)}
+        check_not_input(path, {**read, "init_from_nemo_model": values.get("init_from_nemo_model")})
         try:
             model = model_class(cfg=OmegaConf.create(model_cfg), trainer=trainer)
         except REFUSALS as error:
             raise InputError(f"model: {one_line(error)}") from error
-        for name, utterances in (("train_ds", train), ("validation_ds", validation)):
-            key = f"model.{name}.manifest_filepath"
+        for name, utterances in zip(DATA, (train, validation)):
+            key = f"model.{name}.{MANIFEST}"
             check_vocabulary(utterances, key, model)
             for line in check_recordings(utterances, model).lines(key):
                 say(line)
         model.setup_validation_data(OmegaConf.create(validation_ds))
         if model_cfg["train_ds"].get("shorter_first"):
             use_shorter_first(model)
-        model.maybe_init_from_pretrained_checkpoint(OmegaConf.create(dict(values)))
+        try:
+            model.maybe_init_from_pretrained_checkpoint(OmegaConf.create(dict(values)))
+        except Exception as error:  # whatever NeMo, torch, YAML and tar raise on what nobody checked
+            source = values.get("init_from_nemo_model")
+            raise InputError(
+                f"init_from_nemo_model={source}: no model of this shape ({one_line(error)[:300]})"
+            ) from error
         fit(trainer, model)
         wer = load_best(model, trainer.checkpoint_callback)
-        path = nemo_path(trainer, folder, values["exp_manager"].get("name") or values["name"])
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_nemo(model, path)

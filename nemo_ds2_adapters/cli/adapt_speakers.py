@@ -11,13 +11,13 @@ from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
-from nemo_ds2_adapters.adaptation.prior import chosen_prior
+from nemo_ds2_adapters.adaptation.prior import check_fits, chosen_prior
 from nemo_ds2_adapters.adaptation.report import REPORTS, outcomes, table, write_reports
 from nemo_ds2_adapters.adaptation.settings import Settings, check_whole
 from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder
-from nemo_ds2_adapters.data.manifest import manifest_paths
+from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder
 from nemo_ds2_adapters.data.speakers import read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.report import WIDTH
@@ -45,13 +45,14 @@ def main(cfg: DictConfig) -> None:
     speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     speakers = within_limits(speakers, data)
     folder = Path(cfg.output_dir or "speakers")
-    inputs = {f"{MANIFEST}={path}": path for path in manifest_paths(manifest, MANIFEST)}
+    recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
     for name in REPORTS:
-        recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
-        check_not_input(folder / name, {**inputs, **recordings, "model.nemo_model": cfg.model.nemo_model})
+        check_not_input(folder / name, {**files_read(cfg, MANIFEST), **recordings})
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
+    if prior is not None:
+        check_fits(prior, fingerprint(model))
     start = starting_adapter(model, "speaker", beginning, settings.seed)
     make_folder(folder, f"output_dir={folder}")
     store = AdapterStore(cfg.adapter_store)

@@ -16,10 +16,10 @@ from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder
+from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder_of
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.findings import check_recordings
-from nemo_ds2_adapters.data.manifest import Utterance, manifest_paths, read_manifest
+from nemo_ds2_adapters.data.manifest import Utterance, read_manifest
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation import report
@@ -107,13 +107,10 @@ def output_path(cfg: DictConfig, name: str, utterances: Sequence[Utterance]) -> 
         outputs += [output.with_suffix(ending) for ending in report.COMPARISON_ENDINGS]
     if len(set(outputs)) < len(outputs):
         raise InputError(f"output_filename={output}: expected another ending than {output.suffix}, a report has it")
-    manifests = {f"{MANIFEST}={path}": path for path in manifest_paths(cfg.model.test_ds.manifest_filepath, MANIFEST)}
     recordings = {utterance.label: utterance.audio for utterance in utterances}
-    stored = {"model.nemo_model": cfg.model.nemo_model, "adapter_store": cfg.adapter_store}
-    stored["adapter_default"] = cfg.adapter_default
     for path in outputs:
-        check_not_input(path, {**manifests, **recordings, **stored})
-    make_folder(output.parent, f"output_filename={output}")
+        check_not_input(path, {**files_read(cfg, MANIFEST), **recordings})
+    make_folder_of(output, f"output_filename={output}")
     return output
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -17,6 +18,7 @@ from nemo_ds2_adapters.adapters.chosen import NAME_KEY, SECTION, USER_KEY
 from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
+from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.formats.scratch import own_temporary_folder
 from nemo_ds2_adapters.text import printable
@@ -36,6 +38,16 @@ OPEN_SECTIONS = (
 )
 # Keys that hold any text. Hydra parses it, and would take some for a number, a list or an error.
 TEXT_KEYS = (NAME_KEY, USER_KEY, f"{SECTION}.init_from")
+# Files and folders that commands read, beside manifests.
+READ = (
+    "model.nemo_model",
+    "model.adapter.prior",
+    "model.adapter.init_from",
+    "model.adapter.init_from_store",
+    "adapter_store",
+    "adapter_default",
+    "init_from_nemo_model",
+)
 NULL_IS_A_VALUE = (f"{SECTION}.patience",)  # though the shipped value is a number
 TYPES: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -151,6 +163,33 @@ def make_folder(folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{key}: cannot be written ({error.strerror})") from error
+
+
+def files_read(cfg: DictConfig, *manifests: str) -> dict[str, Any]:
+    """What a config says is read, by its keys: nothing of it may be written.
+
+    Args:
+        cfg: of the command.
+        manifests: keys of paths of manifests; what is not set is passed over.
+    """
+    found = {key: OmegaConf.select(cfg, key) for key in READ}
+    for key in manifests:
+        if value := OmegaConf.select(cfg, key):
+            found |= {f"{key}={path}": path for path in manifest_paths(value, key)}
+    return found
+
+
+def make_folder_of(output: Path, key: str) -> None:
+    """Make the folder of a file that results go to, before they are computed.
+
+    Raises:
+        InputError: a file cannot be written there; names `key` and the reason.
+    """
+    make_folder(output.parent, key)
+    if output.is_dir():
+        raise InputError(f"{key}: is a folder, give the path of a file")
+    if not os.access(output.parent, os.W_OK):
+        raise InputError(f"{key}: cannot be written (permission denied)")
 
 
 def check_config(cfg: DictConfig, *shipped: DictConfig) -> None:

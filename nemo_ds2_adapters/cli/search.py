@@ -16,14 +16,15 @@ from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command
+from nemo_ds2_adapters.cli.script import files_read, hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.evaluation.recognised import recognise
 from nemo_ds2_adapters.evaluation.report import WIDTH, percent, table, write_csv
-from nemo_ds2_adapters.evaluation.search import TRIALS, Trial, read_trials, settings_that_differ
+from nemo_ds2_adapters.evaluation.search import TABLE, TRIALS, Trial, read_trials, settings_that_differ
+from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds", "test_ds")]
@@ -46,7 +47,10 @@ def search(cfg: DictConfig) -> float:
     train, validation, base = (read_manifest(OmegaConf.select(cfg, key), key) for key in MANIFESTS)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     check_vocabulary(base, MANIFESTS[2], model)
-    result = adapt_speaker(model, adapter, train, validation, settings, say=say)
+    inputs = files_read(cfg, *MANIFESTS)
+    for name in (TRIALS, TABLE):
+        check_not_input(Path(job.sweep.dir) / name, inputs)
+    result = adapt_speaker(model, adapter, train, validation, settings, inputs, say)
     if result.wer_before is None or result.wer_after is None:
         raise InputError("the trial was not validated, so it has no score: leave validation on")
     result.model_path.unlink()  # a copy of the base per trial is too much; the adapter's file is kept
@@ -101,7 +105,7 @@ class SearchTable(Callback):
             }
             for i, t in enumerate(trials)
         ]
-        write_csv(rows, folder / "trials.csv")
+        write_csv(rows, folder / TABLE)
         headings = ["trial", *(key.rpartition(".")[2] for key in settings), "WER", "base's own WER", "epochs", "score"]
         cells = [
             (
@@ -116,7 +120,7 @@ class SearchTable(Callback):
         ]
         console = Console(width=WIDTH)
         console.print(table("Best first", headings, cells))
-        console.print(f"{folder}/trials.csv", soft_wrap=True)
+        say(str(folder / TABLE))
 
 
 def _short(value: str) -> str:

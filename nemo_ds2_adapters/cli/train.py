@@ -7,8 +7,8 @@ from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
 from nemo_ds2_adapters.adaptation.prior import chosen_prior
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command
-from nemo_ds2_adapters.data.manifest import manifest_paths, read_manifest
+from nemo_ds2_adapters.cli.script import files_read, hydra_command
+from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 
 TRAIN, VALIDATION = (f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds"))
@@ -25,10 +25,6 @@ def main(cfg: DictConfig) -> None:
     validation = read_manifest(manifests[VALIDATION], VALIDATION) if has_validation else None
     prior = chosen_prior(cfg.model.adapter.prior)
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
-    files = {
-        f"{key}={path}": path for key in manifests if manifests[key] for path in manifest_paths(manifests[key], key)
-    }
-    inputs = {**files, "model.nemo_model": cfg.model.nemo_model}
-    result = adapt_speaker(model, adapter, train, validation, settings, inputs, say, prior)
+    result = adapt_speaker(model, adapter, train, validation, settings, files_read(cfg, *manifests), say, prior)
     for line in result.lines():
         say(line)

@@ -11,7 +11,7 @@ from nemo_ds2_adapters.cli.script import hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest
 
 UNITS = ("", "_syllables", "_graphemes", "_bpe")
-CONFIGS = ("deepspeech2_small", *(f"deepspeech2{units}" for units in UNITS))
+CONFIGS = ("deepspeech2_small", "deepspeech2_streaming", *(f"deepspeech2{units}" for units in UNITS))
 
 MANIFESTS = [f"model.{name}.manifest_filepath" for name in ("train_ds", "validation_ds")]
 
@@ -24,6 +24,8 @@ def main(cfg: DictConfig) -> None:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     check_seed(values["seed"])
     check_optim(values["model"]["optim"])
+    for name in ("train_ds", "validation_ds"):
+        check_whole(f"model.{name}.batch_size", values["model"][name].get("batch_size"), 1)
     check_whole("trainer.max_epochs", values["trainer"].get("max_epochs"), 1)
     trained = train_base(values, train, validation, say)
     print("not compared by WER" if trained.wer is None else f"best validation WER {100 * trained.wer:.1f} %")

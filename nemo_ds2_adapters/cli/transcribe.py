@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder
+from nemo_ds2_adapters.cli.script import hydra_command, make_folder_of
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.report import write_lines
@@ -86,7 +86,7 @@ def output_path(cfg: DictConfig, lines: list[Utterance | BadLine]) -> Path:
     keys = ("model_path", "dataset_manifest", "adapter_store", "adapter_default")
     recordings = {line.label: line.audio for line in lines if isinstance(line, Utterance)}
     check_not_input(output, {**{f"{key}={cfg[key]}": cfg[key] for key in keys}, **recordings})
-    make_folder(output.parent, f"output_filename={output}")
+    make_folder_of(output, f"output_filename={output}")
     return output
 
 

@@ -3,9 +3,9 @@
 import math
 from dataclasses import replace
 
-import librosa
 import numpy as np
 import soundfile
+import soxr
 
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
@@ -69,7 +69,9 @@ def _from_file(utterance: Utterance, sample_rate: int, start: float, seconds: fl
             count = -1 if seconds == math.inf else int(seconds * file.samplerate)
             samples = file.read(count, dtype="float32", always_2d=True).mean(axis=1)
             if len(samples) and file.samplerate != sample_rate:
-                samples = librosa.resample(samples, orig_sr=file.samplerate, target_sr=sample_rate)
+                count = math.ceil(len(samples) * sample_rate / file.samplerate)
+                samples = soxr.resample(samples, file.samplerate, sample_rate)[:count]
+                samples = np.pad(samples, (0, count - len(samples)))  # librosa's length, which NeMo's is
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise InputError(f"{utterance.label} cannot be read as audio ({error})") from None
     return samples

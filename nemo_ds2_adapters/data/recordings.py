@@ -1,19 +1,23 @@
 """What a program wants to have recognised: files, arrays, tensors or a manifest."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
 from nemo_ds2_adapters.data.audio import fitted
 from nemo_ds2_adapters.data.manifest import MOST_SHOWN, BadLine, Utterance, is_file, read_lines
 from nemo_ds2_adapters.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MANIFEST_ENDINGS = (".json", ".jsonl")
 FULL_SCALE = {np.dtype(f"int{bits}"): 2.0 ** (bits - 1) for bits in (8, 16, 32)}
-AudioSource = str | os.PathLike[str] | np.ndarray | Tensor | Utterance | BadLine
+AudioSource: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Utterance | BadLine"
 
 
 def is_manifest(audio: object) -> bool:
@@ -23,7 +27,7 @@ def is_manifest(audio: object) -> bool:
     return isinstance(audio, list | tuple) and any(isinstance(item, Utterance | BadLine) for item in audio)
 
 
-def open_recordings(audio: AudioSource | Sequence[AudioSource], sample_rate: int) -> list[Utterance | InputError]:
+def open_recordings(audio: "AudioSource | Sequence[AudioSource]", sample_rate: int) -> list[Utterance | InputError]:
     """The utterances, none longer than its file; for one that cannot be opened, the reason.
 
     Args:
@@ -62,7 +66,8 @@ def _opened(item: AudioSource, place: str, sample_rate: int) -> Utterance:
 
 def _samples(item: object, place: str) -> np.ndarray:
     """float32 `[T]`, full scale is 1."""
-    if isinstance(item, Tensor):
+    torch = sys.modules.get("torch")  # who has a tensor has imported it; others need not
+    if torch is not None and isinstance(item, torch.Tensor):
         try:
             item = (item.float() if item.is_floating_point() else item).detach().cpu().numpy()
         except (RuntimeError, TypeError) as error:

@@ -1,11 +1,10 @@
-"""Order of utterances in training."""
+"""Order of utterances in training: NeMo's sampler, whose class is swapped as NeMo does it with adapters."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.parts.utils.asr_batching import SemiSortBatchSampler
-from torch.utils.data import DataLoader
 
 
 class SeededBatchSampler(SemiSortBatchSampler):
@@ -47,33 +46,11 @@ def use_shorter_first(model: EncDecCTCModel) -> None:
     """Make the model's training batches, which must be semi-sorted (ValueError), start with short utterances."""
     if not isinstance(model._train_dl.sampler, SemiSortBatchSampler):
         raise ValueError("model.train_ds.shorter_first needs model.train_ds.use_semi_sorted_batching=true")
-    _use_sampler(model, ShorterFirstBatchSampler, model._train_dl.sampler.seed)
+    model._train_dl.sampler.__class__ = ShorterFirstBatchSampler
 
 
 def use_seeded_batches(model: EncDecCTCModel, seed: int) -> None:
     """Make the model's semi-sorted training batches depend on seed and epoch alone; others are left as they are."""
-    if isinstance(model._train_dl.sampler, SemiSortBatchSampler):
-        _use_sampler(model, SeededBatchSampler, seed)
-
-
-def _use_sampler(model: EncDecCTCModel, cls: type[SemiSortBatchSampler], seed: int) -> None:
-    loader = model._train_dl
-    old = loader.sampler
-    sampler = cls(
-        global_rank=old.rank,
-        world_size=old.num_replicas,
-        durations=old.durations,
-        batch_size=old.micro_batch_size,
-        batch_shuffle=old.shuffle,
-        drop_last=old.drop_last,
-        randomization_factor=old.randomization_factor,
-        seed=seed,
-    )
-    model._train_dl = DataLoader(
-        dataset=loader.dataset,
-        batch_size=None,
-        sampler=sampler,
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-    )
+    sampler = model._train_dl.sampler
+    if isinstance(sampler, SemiSortBatchSampler):
+        sampler.__class__, sampler.seed = SeededBatchSampler, seed

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
@@ -13,8 +14,9 @@ from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, bank_of, check_batch_size, run_batches, serving
+from nemo_ds2_adapters.recognition.batches import Failures, check_batch_size, run_batches
 from nemo_ds2_adapters.recognition.decoding import Decoder
+from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
 from nemo_ds2_adapters.store.store import AdapterStore
 
 NO_ERRORS = Score()
@@ -92,19 +94,21 @@ def recognise(
     decoder = Decoder(model)
     bank = None if users is None else bank_of(model, store, batch_size, default)
 
-    def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
+    def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        samples, counts = on_device(model, signals, lengths)
         with autocast():
             if users is None or bank is None:
-                log_probs, frames, _ = model(input_signal=signals, input_signal_length=lengths)
-                return log_probs.float(), frames
-            base, personal, frames = base_and_personal(model, bank, signals, lengths, [users[n] for n in numbers])
-            return torch.cat([base, personal], dim=2).float(), frames
+                log_probs, frames, _ = model(input_signal=samples, input_signal_length=counts)
+            else:
+                base, personal, frames = base_and_personal(model, bank, samples, counts, [users[n] for n in numbers])
+                log_probs = torch.cat([base, personal], dim=2)
+        return log_probs.float().cpu().numpy(), frames.cpu().numpy()
 
     texts: dict[int, list[str]] = {}
-    numbered = dict(enumerate(utterances))
+    numbered, sample_rate = dict(enumerate(utterances)), int(model.cfg.sample_rate)
     with serving(model, routed=users is not None):
-        for found in run_batches(model, run, numbered, decoder.frame_seconds, batch_size, Failures(), progress):
-            variants = zip(*(output.chunk(1 if users is None else 2, dim=1) for output in found.values()))
+        for found in run_batches(sample_rate, run, numbered, decoder.frame_seconds, batch_size, Failures(), progress):
+            variants = zip(*(np.split(output, 1 if users is None else 2, axis=1) for output in found.values()))
             hypotheses = zip(*(decoder(variant) for variant in variants))
             texts |= {n: [composed(one.text) for one in pair] for n, pair in zip(found, hypotheses)}
     results = []

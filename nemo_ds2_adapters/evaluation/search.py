@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 TRIALS = "trials.jsonl"  # in the folder of the search
+TABLE = "trials.csv"
 
 
 @dataclass(frozen=True)

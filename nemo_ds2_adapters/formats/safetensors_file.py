@@ -13,11 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite, not_finite
 from nemo_ds2_adapters.errors import AdapterFileError, naming
-from nemo_ds2_adapters.formats.plain import MAX_DEPTH, written_values
+from nemo_ds2_adapters.formats.plain import plain_values, written_values
+from nemo_ds2_adapters.formats.safe_pickle.stored import are_finite, numpy_type
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
@@ -42,10 +46,9 @@ CODES = {f"torch.{name}": code for code, (name, _) in DTYPES.items()}
 INFO = {"fingerprint": str, "created": str, "versions": dict, "metadata": dict}  # fields of `Info` but the base
 REQUIRED = ("name", "module", "parameters", "bytes", "config")
 NUMBER = re.compile(r"[0-9]{1,15}")
-SURROGATES = re.compile("[\ud800-\udfff]")  # halves of characters, which cannot be written or printed
-ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # one of them, or one that stands beside its other half
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+Arrays: TypeAlias = "dict[str, dict[str, np.ndarray]]"  # by point and weight
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,27 @@ def read(data: Bytes, label: str) -> Adapter:
         tensor = torch.frombuffer(data, dtype=dtype, count=math.prod(place.shape), offset=place.start)
         weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
     return Adapter(header.name, header.config, weights, header.module, header.info)
+
+
+def read_arrays(data: Bytes, label: str) -> Arrays:
+    """The weights of a file, as float32, by point; checked as by `read`, but without PyTorch."""
+    import numpy as np
+
+    data = memoryview(data)
+    with naming(label):
+        header, places = _checked(data)
+        arrays: Arrays = {}
+        for place in places:
+            dtype = np.dtype("uint16" if place.dtype == "BF16" else DTYPES[place.dtype][0])
+            values = np.frombuffer(data, dtype, math.prod(place.shape), place.start)
+            if place.dtype == "BF16":  # the upper half of a float32
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32).reshape(place.shape)
+            if not np.isfinite(values).all():  # it was, in double precision
+                raise not_finite(place.weight, header.name)
+            arrays.setdefault(place.point, {})[place.weight] = values
+    return arrays
 
 
 def check(data: Bytes, label: str) -> Header:
@@ -207,12 +231,13 @@ def _header(metadata: Any, start: int) -> Header:
             f"is not an adapter's file, or of a later version: it says {version!r}, this version of "
             f"nemo_ds2_adapters reads {FORMAT_VERSION!r}"
         )
+    plain_values([metadata.get("name"), metadata.get("module")])  # which are Unicode text
     if any(type(metadata.get(key)) is not str for key in REQUIRED):
         raise AdapterFileError(f"does not say all of {', '.join(REQUIRED)}")
     parameters, length = (int(t) if NUMBER.fullmatch(t) else -1 for t in (metadata["parameters"], metadata["bytes"]))
     name, config = metadata["name"], _common(metadata["config"])
-    if parameters < 0 or length < 0 or SURROGATES.search(name + metadata["module"]):
-        raise AdapterFileError("says no proper name, module, or numbers of parameters and bytes")
+    if parameters < 0 or length < 0:
+        raise AdapterFileError("says no proper numbers of parameters and bytes")
     if type(config.get("_target_")) is not str or type(config.get("enabled", True)) is not bool:
         raise AdapterFileError(f"the config of adapter {name!r} has no proper entry _target_ or enabled")
     return Header(name, metadata["module"], config, _info(metadata), parameters, start + length)
@@ -256,26 +281,13 @@ def _json_object(text: str | bytes, what: str) -> dict[str, Any]:
 
 
 def _section(text: str, what: str) -> dict[str, Any]:
-    value = _json_object(text, what)
-    if _depth(value) > MAX_DEPTH:
-        raise AdapterFileError(f"{what} nests values deeper than {MAX_DEPTH}")
-    if ESCAPED_SURROGATE.search(text) and SURROGATES.search(_json(value)):
-        raise AdapterFileError(f"{what} holds no valid Unicode text")
-    return value
+    with naming(what):
+        return plain_values(_json_object(text, "it"))
 
 
 @lru_cache(maxsize=256)  # of config and base many adapters say the same
 def _common(text: str) -> dict[str, Any]:
     return _section(text, "its section config or base")
-
-
-def _depth(value: Any) -> int:
-    """Of nested dictionaries and lists, no deeper than `MAX_DEPTH` + 1."""
-    level, depth = [value], 0
-    while level and depth <= MAX_DEPTH:
-        values = [item for one in level for item in (one.values() if type(one) is dict else one)]
-        level, depth = [item for item in values if type(item) in (dict, list)], depth + 1
-    return depth
 
 
 def _info(metadata: dict[str, Any]) -> Info | None:
@@ -309,6 +321,4 @@ def _is_finite(data: memoryview, place: _Place) -> bool:
 
     name, size = DTYPES[place.dtype]
     count = (place.end - place.start) // size
-    if name == "bfloat16":  # which numpy has not: all bits of the exponent are set
-        return not (np.frombuffer(data, np.uint16, count, place.start) & 0x7F80 == 0x7F80).any()
-    return "float" not in name or bool(np.isfinite(np.frombuffer(data, name, count, place.start)).all())
+    return "float" not in name or are_finite(np.frombuffer(data, numpy_type(name), count, place.start), name)

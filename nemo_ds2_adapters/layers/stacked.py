@@ -135,7 +135,7 @@ def run_rowwise(network: nn.Sequential, x: Tensor, weights: Weights) -> Tensor:
         if weight is None:
             x = layer(x)
         elif isinstance(layer, nn.LayerNorm):
-            x = _layer_norm(x, weight, weights[f"{name}.bias"], layer.eps)
+            x = _layer_norm(layer, x, weight, weights[f"{name}.bias"])
         else:
             x = _linear(x, weight, bias)
     return x
@@ -162,8 +162,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight)
 
 
-def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def _layer_norm(layer: nn.LayerNorm, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    shape = layer.normalized_shape  # not the weight's, which an exporter does not take for constant
     if weight.shape[0] == 1:
-        return F.layer_norm(x, weight.shape[1:], weight[0], bias[0], eps)
-    x = F.layer_norm(x, weight.shape[1:], eps=eps)
-    return torch.addcmul(bias.unsqueeze(1), x, weight.unsqueeze(1))
+        return F.layer_norm(x, shape, weight[0], bias[0], layer.eps)
+    return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, shape, eps=layer.eps), weight.unsqueeze(1))

@@ -11,6 +11,7 @@ from nemo_ds2_adapters.modules.decoder import DeepSpeech2Decoder, DeepSpeech2Dec
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
 from nemo_ds2_adapters.modules.encoder_adapter import DeepSpeech2EncoderAdapter, DeepSpeech2EncoderAdapterConfig
 from nemo_ds2_adapters.modules.spectrogram import LogSpectrogramPreprocessor, LogSpectrogramPreprocessorConfig
+from nemo_ds2_adapters.modules.streaming_mel import StreamingMelPreprocessor, StreamingMelPreprocessorConfig
 
 __all__ = [
     "DeepSpeech2Decoder",
@@ -25,6 +26,8 @@ __all__ = [
     "MLPAdapterConfig",
     "MLPHeadAdapter",
     "MLPHeadAdapterConfig",
+    "StreamingMelPreprocessor",
+    "StreamingMelPreprocessorConfig",
 ]
 
 for _name in __all__:

@@ -15,7 +15,7 @@ from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
 from torch import Tensor
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.layers import StackedAdapters, Weights
+from nemo_ds2_adapters.layers import Branch, StackedAdapters, Weights
 
 DECODER_FEATURES = "decoder"
 DECODER_LOGITS = "decoder, logits"
@@ -32,12 +32,12 @@ class RoutedRows:
 
     Args:
         rows: which ones, as an index into the batch.
-        adapters: of that architecture.
+        branches: of that architecture, by point.
         weights: of the rows' users, by point; at each, one set for all of these rows or one for each.
     """
 
     rows: slice | Tensor
-    adapters: StackedAdapters
+    branches: Mapping[str, Branch]
     weights: Mapping[str, Weights]
 
 
@@ -67,11 +67,11 @@ def routed_rows(adapters: StackedAdapters, slots: Sequence[int]) -> list[RoutedR
         start = stop
     device = adapters.numbers.device
     if len(runs) <= 1 or not gathers_weights(device):
-        return [RoutedRows(rows, adapters, adapters.weights(slot)) for rows, slot in runs]
+        return [RoutedRows(rows, adapters.branches, adapters.weights(slot)) for rows, slot in runs]
     served = [row for row, slot in enumerate(slots) if slot]
     weights = adapters.weights(torch.tensor([slots[row] for row in served], device=device))
-    all_rows = len(served) == len(slots)
-    return [RoutedRows(slice(0, len(slots)) if all_rows else torch.tensor(served, device=device), adapters, weights)]
+    rows = slice(0, len(slots)) if len(served) == len(slots) else torch.tensor(served, device=device)
+    return [RoutedRows(rows, adapters.branches, weights)]
 
 
 class Routing:
@@ -109,10 +109,10 @@ class Routing:
         if not parts:
             return target
         if isinstance(parts[0].rows, slice) and parts[0].rows == slice(0, self.batch_size):
-            return parts[0].adapters.branches[point](x, target, parts[0].weights[point])
+            return parts[0].branches[point](x, target, parts[0].weights[point])
         result = target.clone()
         for part in parts:
-            branch, rows = part.adapters.branches[point], part.rows
+            branch, rows = part.branches[point], part.rows
             result[rows] = branch(x[rows], target[rows], part.weights[point])
         return result
 

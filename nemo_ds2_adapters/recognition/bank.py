@@ -110,6 +110,10 @@ class AdapterBank:
         finally:
             self._release(residents.values())
 
+    def check_user(self, user: str) -> None:
+        """Load a user, if need be. Raises what `route` does."""
+        self._release(self._acquire({user}).values())
+
     def pin(self, *users: str) -> None:
         """Load users, and keep them until `unpin`. Raises what `route` does."""
         with self._changed:

@@ -16,7 +16,6 @@ from nemo.collections.asr.parts.submodules.ctc_decoding import (
 from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 from nemo.collections.asr.parts.utils.timestamp_utils import process_timestamp_outputs
 from omegaconf import OmegaConf
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_ds2_adapters.errors import InputError
@@ -48,12 +47,12 @@ class Decoder:
         """Seconds between output frames."""
         return self.stride * self.subsampling
 
-    def __call__(self, log_probs: Sequence[Tensor]) -> list[Hypothesis]:
+    def __call__(self, log_probs: Sequence[np.ndarray]) -> list[Hypothesis]:
         """The best hypothesis for each `[T, V]`."""
         if not log_probs:
             return []
         lengths = torch.tensor([len(output) for output in log_probs])
-        padded = pad_sequence(list(log_probs), batch_first=True)
+        padded = pad_sequence([torch.from_numpy(output) for output in log_probs], batch_first=True)
         found = self._decoding.ctc_decoder_predictions_tensor(padded, decoder_lengths=lengths, return_hypotheses=True)
         best = [hypothesis[0] if isinstance(hypothesis, list) else hypothesis for hypothesis in found]
         if self._of_characters:

@@ -5,32 +5,30 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 from nemo.collections.asr.models import EncDecCTCModel
-from torch import Tensor
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.data.manifest import Utterance
-from nemo_ds2_adapters.data.recordings import AudioSource, is_manifest, open_recordings
+from nemo_ds2_adapters.data.recordings import AudioSource
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import (
     Failures,
     OnError,
-    Users,
-    bank_of,
     check_batch_size,
     run_batches,
-    serving,
     usable_users,
 )
 from nemo_ds2_adapters.recognition.decoding import Decoder
+from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
+from nemo_ds2_adapters.recognition.users import asked_for
 from nemo_ds2_adapters.recognition.windows import check_window_seconds
 from nemo_ds2_adapters.store.store import AdapterStore
 
 
 def transcribe(
     model: EncDecCTCModel,
-    audio: AudioSource | Sequence[AudioSource],
+    audio: "AudioSource | Sequence[AudioSource]",
     adapters: Sequence[str | None] | None = None,
     store: AdapterStore | AdapterBank | str | os.PathLike[str] | None = None,
     batch_size: int = 16,
@@ -86,31 +84,23 @@ def transcribe(
         store = AdapterStore(store, create=False)
     decoder = Decoder(model, timestamps, confidence)
     failures = Failures(on_error)
-    found = open_recordings(audio, int(model.cfg.sample_rate))
-    utterances = {}
-    for number, one in enumerate(found):
-        if isinstance(one, InputError):
-            failures.add(number, one)
-        else:
-            utterances[number] = one
-    if adapters is None and is_manifest(audio):
-        users = _users_of_manifest(utterances, adapter_key, store is not None, failures)
-    else:
-        users = _given_users(adapters, len(found), adapter_key, store is not None)
+    sample_rate = int(model.cfg.sample_rate)
+    count, utterances, users = asked_for(audio, sample_rate, adapters, adapter_key, store is not None, failures)
     bank = store if isinstance(store, AdapterBank) else None
     if users is not None or bank is not None or default is not None:
         bank = bank_of(model, store, batch_size, default)
 
-    def run(signals: Tensor, lengths: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
+    def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        samples, counts = on_device(model, signals, lengths)
         with nullcontext() if bank is None or users is None else bank.route([users[number] for number in numbers]):
-            log_probs, frames, _ = model(input_signal=signals, input_signal_length=lengths)
-        return log_probs, frames
+            log_probs, frames, _ = model(input_signal=samples, input_signal_length=counts)
+        return log_probs.float().cpu().numpy(), frames.cpu().numpy()
 
-    usable = usable_users(bank, users, failures)
-    results: list[Any] = [None] * len(found)
+    usable = usable_users(None if bank is None else bank.check_user, users, failures)
+    results: list[Any] = [None] * count
     with serving(model, routed=users is not None):
         for outputs in run_batches(
-            model,
+            sample_rate,
             run,
             utterances,
             decoder.frame_seconds,
@@ -126,36 +116,3 @@ def transcribe(
     if return_hypotheses or timestamps or confidence:
         return results
     return [None if hypothesis is None else hypothesis.text for hypothesis in results]
-
-
-def _given_users(
-    adapters: Sequence[str | None] | None, count: int, adapter_key: str | None, has_store: bool
-) -> Users | None:
-    if adapter_key is not None:
-        raise InputError(f"adapter_key={adapter_key} names a field of a manifest: give a manifest, or adapters alone")
-    if adapters is None:
-        if has_store:
-            raise InputError("a store is given, but not whose adapters to use: give adapters=, one per utterance")
-        return None
-    if isinstance(adapters, str) or len(adapters) != count:
-        given = "one name" if isinstance(adapters, str) else f"{len(adapters)} adapters"
-        raise InputError(f"{given} for {count} utterances: give one adapter, or None, per utterance")
-    return dict(enumerate(adapters))
-
-
-def _users_of_manifest(
-    utterances: dict[int, Utterance], adapter_key: str | None, has_store: bool, failures: Failures
-) -> Users | None:
-    keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if has_store else ["adapter"]
-    users: Users = {}
-    for number, utterance in list(utterances.items()):
-        key = next((key for key in keys if key in utterance.fields), None)
-        user = utterance.fields[key] if key else None
-        if user is not None and not isinstance(user, str):
-            failures.add(number, InputError(f"{utterance.place}: {key}={user!r}, expected text"))
-            del utterances[number]
-        elif key:
-            users[number] = user
-    if not users and utterances and (adapter_key or has_store):
-        raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
-    return {number: users.get(number) for number in utterances} if users else None

@@ -6,8 +6,7 @@ from itertools import pairwise
 from math import ceil
 from numbers import Real
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from nemo_ds2_adapters.errors import InputError
 
@@ -35,7 +34,7 @@ class Window:
         stop = recording if self.stop is None else self.stop * frame_seconds
         return stop - self.start * frame_seconds
 
-    def kept(self, log_probs: Tensor) -> Tensor:
+    def kept(self, log_probs: np.ndarray) -> np.ndarray:
         """What the recording takes of this window's `[T, V]`."""
         last = None if self.last_kept is None else self.last_kept - self.start
         return log_probs[self.first_kept - self.start : last]
@@ -64,9 +63,9 @@ def plan_windows(frames: float, max_frames: float, overlap_frames: float) -> lis
     ]
 
 
-def join_windows(windows: Sequence[Window], log_probs: Sequence[Tensor]) -> Tensor:
+def join_windows(windows: Sequence[Window], log_probs: Sequence[np.ndarray]) -> np.ndarray:
     """The windows' `[T, V]` as one for the whole recording."""
-    return torch.cat([window.kept(output) for window, output in zip(windows, log_probs)])
+    return np.concatenate([window.kept(output) for window, output in zip(windows, log_probs)])
 
 
 def check_window_seconds(max_seconds: float, overlap_seconds: float) -> None:

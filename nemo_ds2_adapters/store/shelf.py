@@ -11,10 +11,12 @@ from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError, naming
 from nemo_ds2_adapters.formats.reading import read_adapter_bytes
 from nemo_ds2_adapters.formats.safetensors_file import (
+    Arrays,
     Header,
     check,
     header_end,
     read,
+    read_arrays,
     read_header,
     restamped,
     to_bytes,
@@ -71,6 +73,13 @@ class Shelf:
         """A user's version of this number, or the current one, and its adapter, checked (AdapterFileError)."""
         version, data, label = self._file(user_id, number)
         return version, read_version(data, version, user_hash(user_id), label)
+
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
+        """As `read`, the current version, for a program without PyTorch: what it says, and its weights."""
+        version, data, header = self.check(user_id)
+        if version.suffix == OLD_SUFFIX:
+            data = to_bytes(self.read(user_id, version.number)[1])
+        return version, header, read_arrays(data, f"{self.folder}, user {user_id!r}")
 
     def check(self, user_id: str, number: int | None = None) -> tuple[Version, bytes | bytearray, Header]:
         """As `read`, but the file's bytes, and what it says of its adapter."""

@@ -12,7 +12,7 @@ from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
-from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
+from nemo_ds2_adapters.formats.safetensors_file import Arrays, Header, to_bytes
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
@@ -29,13 +29,14 @@ PRIOR = "nemo_ds2_adapters:voice_prior"
 class AdapterStore:
     """Adapters by user id, with their earlier versions, in a local directory or at an fsspec URL.
 
-    Any number of processes and threads may read and write at the same time. In a local directory a put that is
-    killed at any instant leaves the old version or the new one, concurrent puts are all kept, and files are readable
-    by their owner only; docs/store.md says what other places guarantee.
+    Any number of processes and threads may read and write at the same time. In a local directory a put that is killed
+    at any instant leaves the old version or the new one, concurrent puts are all kept, and files are readable by their
+    owner only; docs/store.md says what other places guarantee.
 
-    Every method that takes a user id raises `UserIdError` if it is none: text of 1 to 200 characters. Every method
-    raises `StoreAccessError`, naming path and reason, if the place cannot be read or written, and every method that
-    writes raises `StoreBusyError` if another process writes, and does not end.
+    A user is any text of 1 to 200 characters, or it is a `UserIdError`. A `version` is a number; None is the current
+    one. Who asks for an adapter that is not there gets an `UnknownUserError`; a file that is damaged is an
+    `AdapterFileError`, a place that cannot be read or written a `StoreAccessError`, another process that writes and
+    does not end a `StoreBusyError`.
     """
 
     def __init__(
@@ -64,11 +65,7 @@ class AdapterStore:
         return f"AdapterStore({str(self._shelf.folder)!r})"
 
     def check_writable(self) -> None:
-        """Make sure that adapters can be stored: to be called before they are trained for hours.
-
-        Raises:
-            StoreAccessError: they cannot; names path and reason.
-        """
+        """Make sure that adapters can be stored: to be called before they are trained for hours."""
         self._shelf.folder.check_writable()
 
     def put(
@@ -99,29 +96,24 @@ class AdapterStore:
             return self._shelf.append(user_id, data)
 
     def get(self, user_id: str, version: int | None = None) -> Adapter:
-        """A user's adapter, checksum compared and content checked.
-
-        Args:
-            user_id: whose.
-            version: its number; None for the current one.
-
-        Raises:
-            UnknownUserError: there is none.
-            AdapterFileError: the file is damaged.
-        """
+        """A user's adapter, checksum compared and content checked."""
         return self.read(user_id, version)[1]
 
     def read(self, user_id: str, version: int | None = None) -> tuple[Version, Adapter]:
         """As `get`, and which version it is."""
         return self._shelf.read(user_id, version)
 
-    def header(self, user_id: str, version: int | None = None) -> Header:
-        """Name, config, info with metadata, and number of parameters of a user's adapter, without its weights.
+    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
+        """As `read`, the current version, for a program without torch: what it says, and float32 weights by point.
 
         Raises:
             UnknownUserError: there is none.
-            AdapterFileError: this part of the file is damaged.
+            AdapterFileError: the file is damaged.
         """
+        return self._shelf.read_arrays(user_id)
+
+    def header(self, user_id: str, version: int | None = None) -> Header:
+        """Name, config, info with metadata, and number of parameters of a user's adapter; its weights are not read."""
         return self._shelf.header(user_id, version)
 
     def checked(self, user_id: str, version: int | None = None) -> Header:
@@ -129,12 +121,7 @@ class AdapterStore:
         return self._shelf.check(user_id, version)[2]
 
     def export(self, user_id: str, path: str | os.PathLike[str], version: int | None = None) -> None:
-        """Write a user's adapter as a `.pt` that `load_adapter` and NeMo's `load_adapters` read.
-
-        Raises:
-            UnknownUserError: there is none.
-            AdapterFileError: the file is damaged, or `path` cannot be written.
-        """
+        """Write a user's adapter as a `.pt` that `load_adapter` and NeMo's `load_adapters` read."""
         write_adapters([self.get(user_id, version)], path)
 
     def load_into(
@@ -145,20 +132,16 @@ class AdapterStore:
         as_name: str | None = None,
         strict_base: bool = True,
     ) -> str:
-        """Attach a user's adapter to a model.
+        """Attach a user's adapter to a model, and return its name there.
 
         Args:
             model: where to attach it; on any error it is as it was.
             user_id: whose.
-            version: its number; None for the current one.
+            version: which.
             as_name: adapter name; None for `adapter_name_for_user(user_id)`.
             strict_base: refuse an adapter that was made for another base.
 
-        Returns:
-            the name under which it is attached.
-
         Raises:
-            UnknownUserError: there is none.
             AdapterNameError: the model has an adapter of that name.
             BaseMismatchError: the adapter was made for another base.
             AdapterFileError: the file is damaged, or does not fit the model.
@@ -181,9 +164,6 @@ class AdapterStore:
             since: only users whose current version was stored then or later; local time unless it has a time zone.
             on_error: called with why a user's adapter cannot be read, and the others go on. Without it, the first
                 such adapter raises.
-
-        Raises:
-            AdapterFileError: a user's adapter cannot be read.
         """
         return (entry.user_id for entry in self.entries(prefix, since, on_error))
 
@@ -208,13 +188,7 @@ class AdapterStore:
     def rollback(self, user_id: str, version: int | None = None) -> Version:
         """Store an older version once more, as the newest; nothing is lost.
 
-        Args:
-            user_id: whose.
-            version: its number; None for the one before the current. Rolling back twice goes back two versions.
-
-        Raises:
-            UnknownUserError: there is no such version, or no older one.
-            AdapterFileError: that version is damaged.
+        None is the version before the current one. Rolling back twice goes back two versions.
         """
         with self._shelf.lock(user_id):
             number = self._shelf.before_current(user_id).number if version is None else version
@@ -222,11 +196,9 @@ class AdapterStore:
             return self._shelf.append(user_id, bytes(data), found.suffix)
 
     def copy(self, source: str, target: str) -> Version:
-        """Give `target` a copy of `source`'s current adapter as a start, without the metadata, which are personal.
+        """Give `target`, who must have none (InputError), a copy of `source`'s current adapter as a start.
 
-        Raises:
-            UnknownUserError: `source` has no adapter.
-            InputError: `target` has one.
+        It is without the metadata, which are personal.
         """
         return self.average([source], target)
 
@@ -239,7 +211,6 @@ class AdapterStore:
             weights: one per source, at least 0, any scale; None weighs them equally.
 
         Raises:
-            UnknownUserError: one of `sources` has no adapter.
             InputError: no sources, unsuitable weights, adapters that differ, or `target` has one.
         """
         if len(sources) == 1 and weights is None:  # without PyTorch
@@ -254,12 +225,8 @@ class AdapterStore:
     def rename(self, old: str, new: str) -> None:
         """Move all of a user's versions to another id, with their numbers and times; the cache folder is removed.
 
-        A process that is killed meanwhile leaves them under the old id, and perhaps some under the new one.
-
-        Raises:
-            UnknownUserError: `old` has no adapter.
-            InputError: `new` has one.
-            AdapterFileError: a version is damaged; nothing was changed.
+        A process that is killed meanwhile leaves them under the old id, and perhaps some under the new one. If a
+        version is damaged, or `new` has an adapter (InputError), nothing is changed.
         """
         with self._shelf.lock(old, new):
             self._shelf.find(old)
@@ -274,23 +241,16 @@ class AdapterStore:
             self._shelf.folder.remove_user(user_hash(old))
 
     def delete(self, user_id: str, version: int | None = None) -> None:
-        """Remove a user's adapter, all versions of it; or one version, the newest remaining one being current then.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
+        """Remove a user's adapter, all versions of it; or one version, the newest remaining one being current then."""
         with self._shelf.lock(user_id):
             self._shelf.find(user_id, version)
             self._shelf.remove(user_id, [v for v in self._shelf.versions(user_id) if version in (None, v.number)])
 
     def erase(self, user_id: str) -> bool:
-        """Forget a person: all versions, metadata, what interrupted writes left, and `cache_folder`.
+        """Forget a person: all versions, metadata, what interrupted writes left, and `cache_folder`; whether there was
+        any.
 
-        Afterwards neither the id nor its hash is left in the store; to do it again does no harm. Activations that
-        killed runs have left in this machine's folder for temporary files are removed too, whoever's they are.
-
-        Returns:
-            whether there was anything.
+        Afterwards neither the id nor its hash is left in the store; to do it again does no harm.
         """
         sweep_scratch()
         with self._shelf.lock(user_id):
@@ -299,20 +259,18 @@ class AdapterStore:
     def cache_folder(self, user_id: str) -> Path:
         """A directory for whatever else is kept about a person, such as cached activations; `erase` removes it.
 
-        Files in it whose names end with `.tmp` are removed by `verify` a day after they were last written.
-
-        Raises:
-            InputError: the store is not in a local directory.
+        Files in it whose names end with `.tmp` are removed by `verify` a day after they were last written. Only a
+        store in a local directory has it (InputError).
         """
         with self._shelf.lock(user_id):
             return self._shelf.folder.cache_folder(user_hash(user_id))
 
     def verify(self, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
-        """Read and check every version of every user; remove what interrupted writes left, here and in this machine's
-        folder for temporary files; take from others the right to read. Damaged adapters are reported, and stay.
+        """Read and check every version of every user; remove what interrupted writes left, take from others the right
+        to
+        read. Damaged adapters are reported and left as they are.
 
-        Args:
-            on_progress: called with the share that is done, 0 to 1, again and again.
+        `on_progress` is called with the share that is done, 0 to 1, again and again.
         """
         return check_store(self._shelf.folder, on_progress)
 

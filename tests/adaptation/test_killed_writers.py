@@ -17,7 +17,6 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import Reached, save
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, read_prior, save_prior
 from nemo_ds2_adapters.adaptation.report import REPORTS, SpeakerResult, write_reports
@@ -26,7 +25,6 @@ from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.cli import main
-from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.formats.reading import read_adapters
@@ -157,22 +155,20 @@ def quietly(*arguments: str) -> None:
 
 def test_what_training_ends_with(model: EncDecCTCModel, out: Path) -> None:
     """Model and adapter: never an adapter's file of a training whose model is not there."""
-    values = shipped_config("asr_adapters/asr_adaptation")
-    values.model.adapter.adapter_name = "old"
-    settings = FitSettings.of(dict(values), has_validation=True)
-    task = partial(save, model, ChosenAdapter("old"), Reached(epochs=1), True, out / "run" / "final.nemo", settings)
+    final, file = out / "run" / "final.nemo", out / "run" / "adapters.pt"
+    task = partial(save, model, ChosenAdapter("old"), Reached(epochs=1), final, file)
     for call in killed(task, [0, 100, 10_000]):
         names = visible(out / "run") if (out / "run").exists() else set()
-        assert names in (set(), {"final.nemo"}, {"final.nemo", settings.file_name}), call
+        assert names in (set(), {"final.nemo"}, {"final.nemo", "adapters.pt"}), call
         if names:
-            assert adapters_in(out / "run" / "final.nemo") == {"old"}
+            assert adapters_in(final) == {"old"}
         if len(names) == 2:
-            assert set(read_adapters(out / "run" / settings.file_name)) == {"old"}
+            assert set(read_adapters(file)) == {"old"}
         for name in names:
             (out / "run" / name).unlink()
     age(out / "run")
     task()
-    assert {path.name for path in (out / "run").iterdir()} == {"final.nemo", settings.file_name}
+    assert {path.name for path in (out / "run").iterdir()} == {"final.nemo", "adapters.pt"}
 
 
 def test_reports(out: Path) -> None:

@@ -2,16 +2,25 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, save_prior
 from nemo_ds2_adapters.cli import main
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import read_adapters
 from nemo_ds2_adapters.store.store import AdapterStore
 
+RELEASED = Path(__file__).parents[1] / "data" / "v0_1"
 MODEL, NAME, USER = "model.nemo_model", "model.adapter.adapter_name", "model.adapter.user_id"
 TRAIN_DATA, TEST_DATA = "model.train_ds.manifest_filepath", "model.test_ds.manifest_filepath"
+FILE_NAME, KEY = "model.adapter.adapter_state_dict_name", "model.adapter.adapter_key"
+UP = "../../../../"  # from nemo_experiments/ASR-Adapter/<time>/checkpoints
+EARLIER = {"exp_manager.exp_dir": ".", "exp_manager.name": "exp", "exp_manager.version": "v"}
+PRIOR = "model.adapter.prior"
 VALIDATION_DATA = "model.validation_ds.manifest_filepath"
 
 # What each command is given where nothing is wrong.
@@ -23,7 +32,7 @@ RIGHT: dict[str, dict[str, str]] = {
         VALIDATION_DATA: "data.json",
     },
     "adapt-speakers": {MODEL: "base.nemo", TRAIN_DATA: "data.json", "adapter_store": "new"},
-    "fit-prior": {MODEL: "base.nemo", TRAIN_DATA: "data.json", "output": "new.pt"},
+    "fit-prior": {MODEL: "base.nemo", TRAIN_DATA: "data.json"},
     "eval": {MODEL: "base.nemo", NAME: "null", TEST_DATA: "data.json"},
     "transcribe": {"model_path": "base.nemo", "dataset_manifest": "data.json", "output_filename": "out.json"},
     "search": {
@@ -33,7 +42,7 @@ RIGHT: dict[str, dict[str, str]] = {
         VALIDATION_DATA: "data.json",
         "search.base_manifest": "data.json",
     },
-    "train-base": {TRAIN_DATA: "data.json", VALIDATION_DATA: "data.json"},
+    "train-base": {TRAIN_DATA: "data.json", VALIDATION_DATA: "data.json", "trainer.max_epochs": "1"},
 }
 # What is changed, with a value of None for a key that is left out, and what the line says.
 WRONG: list[tuple[str, dict[str, str | None], str]] = [
@@ -120,11 +129,7 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
         "prior=[1]: give the path of a voice prior, or off",
     ),
     ("train", {"model.adapter.prior": "data.json"}, "data.json"),
-    ("fit-prior", {TRAIN_DATA: None}, f"{TRAIN_DATA} is not set"),
     ("fit-prior", {"from_store": "nowhere"}, "nowhere: there is no adapter store"),
-    ("fit-prior", {"prior.folds": "1"}, "prior.folds=1"),
-    ("fit-prior", {"output": "data.json"}, "data.json would overwrite"),
-    ("fit-prior", {}, "speakers with 3 utterances or more are too few"),
     ("eval", {TEST_DATA: None}, f"{TEST_DATA} is not set"),
     ("eval", {TEST_DATA: "broken.json"}, "broken.json, line 1"),
     ("transcribe", {"audio_dir": "."}, "set one of dataset_manifest and audio_dir, both are set"),
@@ -217,18 +222,139 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("train-base", {"model.optim.name": "foo"}, "model.optim.name=foo"),
     ("train-base", {"model.encoder.rnn_type": "foo"}, "foo"),
     ("train-base", {"seed": "-1"}, "seed=-1"),
-    # where it is written
+    # the voice prior
+    ("fit-prior", {}, "0 speakers with 3 utterances or more are too few for a voice prior, at least 6 are needed"),
+    ("fit-prior", {"prior.epoch": "1"}, "the nearest known one is prior.epochs"),
+    ("fit-prior", {"prior.person_epochs": "[1]"}, "unknown config key prior.person_epochs"),
+    ("fit-prior", {MODEL: None}, "set one of model.nemo_model and model.pretrained_model, none"),
+    ("fit-prior", {MODEL: "data.json"}, "data.json: not a .nemo archive"),
+    ("fit-prior", {TRAIN_DATA: None}, f"{TRAIN_DATA} is not set"),
+    ("fit-prior", {TRAIN_DATA: "nowhere.json"}, f"{TRAIN_DATA}=nowhere.json"),
+    ("fit-prior", {TRAIN_DATA: "broken.json"}, "broken.json, line 1"),
+    (
+        "fit-prior",
+        {"model.adapter.speaker_key": "person"},
+        "data.json, line 1: no field 'person'; set model.adapter.s",
+    ),
+    ("fit-prior", {"model.adapter.speaker_key": "null"}, "data.json, line 1: no field"),
+    ("fit-prior", {"model.adapter.cache_memory": "-1"}, "model.adapter.cache_memory=-1: expected GB, at least 0"),
+    ("fit-prior", {"model.adapter.cache_memory": "much"}, "model.adapter.cache_memory=much: expected a number"),
+    ("fit-prior", {"model.adapter.adapter_type": "lora"}, "model.adapter.adapter_type=lora: expected one of mlp"),
+    ("fit-prior", {"model.adapter.mlp.layers": "middle"}, "layers='middle': expected one of first, last, all"),
+    ("fit-prior", {"model.adapter.mlp.hidden_dims": "[-1]"}, "hidden_dims"),
+    ("fit-prior", {"seed": "-1"}, "seed=-1: expected a whole number from 0"),
+    ("fit-prior", {"seed": "abc"}, "seed=abc: expected a whole number"),
+    ("fit-prior", {"prior": "null"}, "prior"),
+    ("fit-prior", {"prior.epochs": "0"}, "prior.epochs=0: expected a whole number of at least 1"),
+    ("fit-prior", {"prior.epochs": "1.5"}, "prior.epochs=1.5: expected a whole number"),
+    ("fit-prior", {"prior.batch_size": "0"}, "prior.batch_size=0: expected a whole number of at least 1"),
+    ("fit-prior", {"prior.folds": "1"}, "prior.folds=1: expected a whole number of at least 2"),
+    ("fit-prior", {"prior.folds": "null"}, "prior.folds=None: expected a whole number"),
+    ("fit-prior", {"prior.lr": "-1"}, "prior.lr=-1: expected a number of at least 0"),
+    ("fit-prior", {"prior.lr": "nan"}, "prior.lr=nan: expected a number of at least 0"),
+    ("fit-prior", {"prior.lr": "fast"}, "prior.lr=fast: expected a number"),
+    ("fit-prior", {"prior.person_lr": "inf"}, "prior.person_lr=inf: expected a number of at least 0"),
+    ("fit-prior", {"prior.person_batch_size": "0"}, "prior.person_batch_size=0: expected a whole number of at least"),
+    ("fit-prior", {"trainer.accelerator": "gpu"}, "No supported gpu backend"),
+    ("fit-prior", {"trainer.precision": "16-mixed"}, "16-mixed: many speakers are adapted in 32-true or 64-true"),
+    ("fit-prior", {"trainer.devices": "0"}, "trainer"),
+    ("fit-prior", {"output": "null"}, "output=None: give the path of the file to write"),
+    ("fit-prior", {"output": "7"}, "output=7: give the path of the file to write"),
+    ("fit-prior", {"output": "''"}, "output=: give the path of the file to write"),
+    ("fit-prior", {"output": "data.json"}, "data.json would overwrite model.train_ds.manifest_filepath=data.json"),
+    ("fit-prior", {"output": "base.nemo"}, "base.nemo would overwrite model.nemo_model"),
+    ("fit-prior", {"output": "data.json/prior.pt"}, "prior.pt: cannot be written"),
+    ("fit-prior", {"output": "store"}, "output=store: is a folder"),
+    ("train", {PRIOR: "nowhere.pt"}, "nowhere.pt: "),
+    ("train", {PRIOR: "data.json"}, "data.json: is not a file that torch.save wrote"),
+    ("train", {PRIOR: "base.nemo"}, "base.nemo: is not an adapter file"),
+    ("train", {PRIOR: "store"}, "store: "),
+    ("train", {PRIOR: "0"}, f"{PRIOR}=0: give the path of a voice prior, or off"),
+    ("train", {PRIOR: "''"}, f"{PRIOR}=: give the path of a voice prior, or off"),
+    ("train", {PRIOR: "adapter.pt"}, "adapter.pt: holds an adapter, but no voice prior: make one with ds2-adapters"),
+    ("adapt-speakers", {PRIOR: "nowhere.pt"}, "nowhere.pt: "),
+    ("adapt-speakers", {PRIOR: "7"}, f"{PRIOR}=7: give the path of a voice prior, or off"),
+    ("adapt-speakers", {PRIOR: "[a.pt]"}, f"{PRIOR}=['a.pt']: give the path of a voice prior"),
+    ("adapt-speakers", {PRIOR: "adapter.pt"}, "adapter.pt: holds an adapter, but no voice prior"),
+    ("adapt-speakers", {PRIOR: "foreign.pt"}, "the voice prior was made for another base model"),
+    ("train", {PRIOR: "foreign.pt"}, "the voice prior was made for another base model"),
+    ("train-base", {"init_from_nemo_model": "base.nemo"}, "init_from_nemo_model=base.nemo: no model of this shape"),
+    ("train-base", {"init_from_nemo_model": "data.json"}, "init_from_nemo_model=data.json: no model of this shape"),
+    ("train-base", {"init_from_nemo_model": "nowhere.nemo"}, "init_from_nemo_model=nowhere.nemo: no model of this"),
+    ("train-base", {"labels": "[b]"}, "characters outside the model's vocabulary: ' ' 'a' 'e'"),
+    ("train-base", {"model.preprocessor.features": "0"}, "feat_in=0: expected at least 1"),
+    ("train-base", {"model.encoder.d_model": "-1"}, "d_model"),
+    ("train-base", {"model.encoder.dropout": "2"}, "dropout"),
+    ("train-base", {"model.train_ds.batch_size": "0"}, "model.train_ds.batch_size=0: expected a whole number"),
+    ("train-base", {"model.validation_ds.batch_size": "0"}, "model.validation_ds.batch_size=0: expected a whole"),
+    ("train-base", {"model.train_ds.max_duration": "0.01"}, "model.train_ds"),
+    ("train-base", {"model.train_ds.num_workers": "-1"}, "num_workers"),
+    ("train-base", {"model.decoding.strategy": "foo"}, "foo"),
+    ("train-base", {"trainer.max_epochs": "abc"}, "trainer.max_epochs=abc: expected a whole number"),
+    ("train", {"trainer.devices": "99"}, "trainer.devices=99: there are"),
+    ("train-base", {"trainer.devices": "99"}, "trainer.devices=99: there are"),
+    ("train-base", {"exp_manager.exp_dir": "data.json/x"}, "data.json/x: cannot be written"),
+    ("train-base", {VALIDATION_DATA: "foreign.json"}, "'5' 'Z' 'ü'"),
+    ("train-base", {TRAIN_DATA: "missing.json"}, "gone.wav"),
+    ("transcribe", {"adapter_key": "speaker", "adapter_store": "store", "adapter_default": "7"}, "7: is not the path"),
+    (
+        "transcribe",
+        {"adapter_key": "speaker", "adapter_store": "store", "adapter_default": "several.pt"},
+        "several.pt",
+    ),
+    (
+        "transcribe",
+        {"adapter_key": "speaker", "adapter_store": "store", "adapter_default": "foreign.pt"},
+        "the default: the adapter was made for base",
+    ),
+    ("transcribe", {"adapter_default": "adapter.pt"}, "adapter_default=adapter.pt needs adapter_store"),
+    (
+        "eval",
+        {NAME: None, KEY: "speaker", "adapter_default": "adapter.pt"},
+        "adapter_default=adapter.pt needs adapter_",
+    ),
+    # where it is written: never over what is read
+    ("train", {FILE_NAME: f"{UP}data.json"}, f"data.json would overwrite {TRAIN_DATA}=data.json, which is read"),
+    ("train", {FILE_NAME: f"{UP}base.nemo"}, "base.nemo would overwrite model.nemo_model, which is read"),
+    ("train", {FILE_NAME: f"{UP}nowhere/a.pt"}, "in a folder that does not exist: give another name"),
+    ("train", {FILE_NAME: "ASR-Adapter.nemo"}, f"{FILE_NAME}=ASR-Adapter.nemo: the model, a folder, or"),
+    ("train", {FILE_NAME: "7"}, f"{FILE_NAME}=7 is not text"),
+    ("train", {**EARLIER, MODEL: "exp/v/checkpoints/exp.nemo"}, "exp.nemo would overwrite model.nemo_model"),
+    (
+        "train-base",
+        {**EARLIER, "init_from_nemo_model": "exp/v/checkpoints/exp.nemo"},
+        "exp.nemo would overwrite init_from_nemo_model, which is read",
+    ),
+    ("adapt-speakers", {TRAIN_DATA: "report.json", "output_dir": "."}, f"report.json would overwrite {TRAIN_DATA}"),
+    ("adapt-speakers", {"adapter_store": "store", "output_dir": "store"}, "report.json would overwrite adapter_store"),
+    (
+        "eval",
+        {NAME: None, KEY: "speaker", "adapter_store": "store", "output_filename": "store/x.jsonl"},
+        "x.jsonl would overwrite adapter_store, which is read",
+    ),
+    (
+        "transcribe",
+        {"adapter_key": "speaker", "adapter_store": "store", "output_filename": "store/x.json"},
+        "x.json would overwrite adapter_store=store",
+    ),
+    ("search", {TRAIN_DATA: "trials.csv", "hydra.sweep.dir": "."}, f"trials.csv would overwrite {TRAIN_DATA}"),
     ("adapt-speakers", {"output_dir": "data.json/x"}, "data.json/x"),
     ("adapt-speakers", {"adapter_store": "data.json"}, "data.json"),
     ("adapt-speakers", {"adapter_store": None}, "adapter_store is not set"),
     ("eval", {"output_filename": "data.json"}, "data.json would overwrite"),
     ("transcribe", {"output_filename": "data.json"}, "data.json would overwrite"),
     ("transcribe", {"output_filename": "base.nemo"}, "base.nemo would overwrite"),
+    ("eval", {"output_filename": "store"}, "output_filename=store: is a folder, give the path of a file"),
+    (
+        "transcribe",
+        {"output_filename": "store", "adapter_store": None},
+        "output_filename=store: is a folder, give the path of a file",
+    ),
     ("eval", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
     ("transcribe", {"output_filename": "data.json/out.json"}, "out.json: cannot be written"),
 ]
 # Folders for results, which are made before it is computed what goes there.
-LEFT = {"adapt-speakers": ["speakers"], "train-base": ["nemo_experiments"]}
+LEFT = {"adapt-speakers": ["speakers"], "train-base": ["nemo_experiments"], "train": ["nemo_experiments"]}
 IDS = [" ".join((command, *changes)) for command, changes, _ in WRONG]
 
 
@@ -251,12 +377,21 @@ def inputs(
     lines = [{**entry, "speaker": user} for entry, user in zip(entries, ("ann", "bob", "ann", "bob"))]
     for name, content in (
         ("data", lines),
+        ("report", lines),
         ("foreign", [{**entries[0], "text": "Zürich 5"}]),
         ("missing", [{**entries[0], "audio_filepath": "gone.wav"}]),
         ("broken", ["no object"]),
     ):
         text = "".join(f"{json.dumps(line)}\n" for line in content)
         (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+    shutil.copy(RELEASED / "two_adapters.pt", tmp_path / "several.pt")
+    adapter = next(iter(read_adapters(tmp_path / "several.pt").values()))
+    write_adapters([adapter], tmp_path / "adapter.pt")
+    record = (Experience(0, 3.0, 20, 10, 8, 40, 20, 15, 12),)
+    save_prior(VoicePrior(adapter, 0.01, 2, (Step(3.0, 2, 1.0),), record, {}, 12, 100.0), tmp_path / "foreign.pt")
+    (tmp_path / "trials.csv").write_bytes((tmp_path / "data.json").read_bytes())
+    (tmp_path / "exp" / "v" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "exp" / "v" / "checkpoints" / "exp.nemo").write_bytes(archive["base"])
     AdapterStore(tmp_path / "store")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -267,7 +402,7 @@ def inputs(
 def test_wrong_input_is_one_line(
     inputs: Path, capfd: pytest.CaptureFixture[str], command: str, changes: dict[str, str | None], message: str
 ) -> None:
-    before = {path.name: path.read_bytes() for path in inputs.iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
     given = {key: value for key, value in {**RIGHT[command], **changes}.items() if value is not None}
     given |= {key: None for key in changes if key.startswith("~")}
     capfd.readouterr()
@@ -279,5 +414,6 @@ def test_wrong_input_is_one_line(
     assert line.startswith("error: ") and message in line
     assert line.strip().isprintable()
     assert "Traceback" not in out + err
-    assert {path.name: path.read_bytes() for path in inputs.iterdir() if path.is_file()} == before
-    assert {path.name for path in inputs.iterdir() if path.is_dir()} <= {"store", *LEFT.get(command, ())}
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path for path in inputs.iterdir() if path.is_file()} <= {*before}
+    assert {path.name for path in inputs.iterdir() if path.is_dir()} <= {"store", "exp", *LEFT.get(command, ())}

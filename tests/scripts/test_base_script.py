@@ -7,13 +7,16 @@ import numpy as np
 import soundfile
 import torch
 
+from nemo_ds2_adapters.recognition.stream_features import PendingSamples, step_features
+
 SCRIPT = "asr_ctc/train_deepspeech2.py"
 TINY = ("model.encoder.n_layers=1", "model.encoder.d_model=8", "model.encoder.conv_channels=[2]")
 
 
-def train(run_script, manifest: Path, tmp_path: Path, *overrides: str) -> list[str]:
+def train(run_script, manifest: Path, tmp_path: Path, *overrides: str, config: str = "deepspeech2_small") -> list[str]:
     finished = run_script(
         SCRIPT,
+        f"--config-name={config}",
         *TINY,
         f"model.train_ds.manifest_filepath={manifest}",
         f"model.validation_ds.manifest_filepath={manifest}",
@@ -45,6 +48,32 @@ def test_train_resume_and_start_from(run_script, restore, manifest: Path, tmp_pa
     first, second = restore(nemo).state_dict(), restore(Path(path.split()[1])).state_dict()
     weights = [key for key in first if "running" not in key and "num_batches" not in key]
     assert all(torch.equal(first[key], second[key]) for key in weights)
+
+
+def test_model_for_streams(run_script, restore, manifest: Path, tmp_path: Path) -> None:
+    """The features' statistics are those of the recordings, and a stream gives what the whole recording gives."""
+    *_, path = train(
+        run_script, manifest, tmp_path, "trainer.max_epochs=1", "model.encoder.lookahead_context=3",
+        config="deepspeech2_streaming",
+    )  # fmt: skip
+    model = restore(Path(path.split()[1])).eval()
+    entries = [json.loads(line) for line in manifest.read_text().splitlines()]
+    audio = [soundfile.read(manifest.parent / entry["audio_filepath"], dtype="float32")[0] for entry in entries]
+    run = [model.preprocessor(input_signal=torch.tensor(one)[None], length=torch.tensor([len(one)])) for one in audio]
+    every = torch.cat([features[0, :, : int(frames)] for features, frames in run], dim=1)
+    torch.testing.assert_close(every.mean(1), torch.zeros(len(every)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(every.std(1), torch.ones(len(every)), atol=1e-2, rtol=0)
+
+    samples, pending, state, outputs = torch.tensor(audio[0]), [PendingSamples()], model.encoder.start(1), []
+    chunks = samples.split(1280)
+    with torch.no_grad():
+        for i, chunk in enumerate(chunks):
+            last = i == len(chunks) - 1
+            features, frames, pending = step_features(model.preprocessor, pending, [chunk], [last])
+            encoded, lengths, state = model.encoder.step(features, frames, state, torch.tensor([last]))
+            outputs.append(model.decoder(encoder_output=encoded)[0, : int(lengths)])
+        whole, lengths, _ = model(input_signal=samples[None], input_signal_length=torch.tensor([len(samples)]))
+    torch.testing.assert_close(torch.cat(outputs), whole[0, : int(lengths)], atol=1e-4, rtol=1e-4)
 
 
 def test_wrong_input(run_script, manifest: Path, tmp_path: Path) -> None:

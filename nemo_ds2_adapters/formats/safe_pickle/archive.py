@@ -66,6 +66,8 @@ class TorchArchive:
 @contextmanager
 def open_archive(path: str | os.PathLike[str]) -> Iterator[TorchArchive]:
     """Open a file that `torch.save` wrote. Raises AdapterFileError, from the block too: it is none, or damaged."""
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):  # a number would be an open file's
+        raise AdapterFileError(f"{path!r}: is not the path of a file")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise AdapterFileError(f"{path}: is a directory or a device, not a file")

@@ -1,0 +1,78 @@
+"""Which utterances are to be transcribed, and whose adapter each of them gets."""
+
+from collections.abc import Sequence
+
+from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.recordings import AudioSource, is_manifest, open_recordings
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.recognition.batches import Failures, Users
+
+
+def asked_for(
+    audio: "AudioSource | Sequence[AudioSource]",
+    sample_rate: int,
+    adapters: Sequence[str | None] | None,
+    adapter_key: str | None,
+    has_store: bool,
+    failures: Failures,
+) -> tuple[int, dict[int, Utterance], Users | None]:
+    """What `transcribe` is asked for.
+
+    Args:
+        audio: see `transcribe`, as `adapters` and `adapter_key`.
+        sample_rate: of arrays and tensors, Hz.
+        adapters: one per utterance, or None.
+        adapter_key: field of a manifest.
+        has_store: whether adapters are those of a store.
+        failures: takes what cannot be transcribed.
+
+    Returns:
+        number of utterances asked for; those that can be transcribed, by number; and their users, None if nobody was
+        named.
+
+    Raises:
+        InputError: contradictory settings, `adapters` of another length, or no utterances.
+    """
+    found = open_recordings(audio, sample_rate)
+    utterances = {}
+    for number, one in enumerate(found):
+        if isinstance(one, InputError):
+            failures.add(number, one)
+        else:
+            utterances[number] = one
+    if adapters is None and is_manifest(audio):
+        return len(found), utterances, _of_manifest(utterances, adapter_key, has_store, failures)
+    return len(found), utterances, _given(adapters, len(found), adapter_key, has_store)
+
+
+def _given(
+    adapters: Sequence[str | None] | None, count: int, adapter_key: str | None, has_store: bool
+) -> Users | None:
+    if adapter_key is not None:
+        raise InputError(f"adapter_key={adapter_key} names a field of a manifest: give a manifest, or adapters alone")
+    if adapters is None:
+        if has_store:
+            raise InputError("a store is given, but not whose adapters to use: give adapters=, one per utterance")
+        return None
+    if isinstance(adapters, str) or len(adapters) != count:
+        given = "one name" if isinstance(adapters, str) else f"{len(adapters)} adapters"
+        raise InputError(f"{given} for {count} utterances: give one adapter, or None, per utterance")
+    return dict(enumerate(adapters))
+
+
+def _of_manifest(
+    utterances: dict[int, Utterance], adapter_key: str | None, has_store: bool, failures: Failures
+) -> Users | None:
+    keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if has_store else ["adapter"]
+    users: Users = {}
+    for number, utterance in list(utterances.items()):
+        key = next((key for key in keys if key in utterance.fields), None)
+        user = utterance.fields[key] if key else None
+        if user is not None and not isinstance(user, str):
+            failures.add(number, InputError(f"{utterance.place}: {key}={user!r}, expected text"))
+            del utterances[number]
+        elif key:
+            users[number] = user
+    if not users and utterances and (adapter_key or has_store):
+        raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
+    return {number: users.get(number) for number in utterances} if users else None
