@@ -112,6 +112,22 @@ def choose(prior: VoicePrior, step: Step, seconds: float, base: Score, own: Scor
     return Choice(best.kind, best.gain, best.harm, best.like, best.worse, _reason(best, options, people, seconds))
 
 
+def is_of_use(prior: VoicePrior) -> bool:
+    """Whether anybody in its record, none of whom was in its population, would be served anything but the base."""
+    return any(
+        choose(
+            prior,
+            step,
+            one.seconds,
+            Score(one.own_words, one.own_base_errors),
+            Score(one.own_words, one.own_prior_errors),
+        ).kind
+        != "base"
+        for step in prior.recipe
+        for one in prior.experiences(step)
+    )
+
+
 def predict(people: Sequence[Experience], kind: Kind, base: Score, own: Score) -> tuple[float, float]:
     """Expected share of a person's errors that goes away, and the probability of losing more than `HARM`.
 

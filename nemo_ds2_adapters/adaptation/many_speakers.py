@@ -11,7 +11,7 @@ from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
-from nemo_ds2_adapters.adaptation.choice import Outcome
+from nemo_ds2_adapters.adaptation.choice import Outcome, is_of_use
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits, describe, weights_hash
@@ -138,8 +138,8 @@ def _with_priors(
         say(f"for {len(part)} speakers, who are not in it, a {describe(prior)[0]}")
         for line in describe(prior)[1:]:
             say(line)
-    if not any(prior.helps for prior, _ in parts):
-        say("no prior helps those left out of it: each one's own recordings decide")
+    if not any(is_of_use(prior) for prior, _ in parts):
+        say("no prior is safely of use to those left out of it: each one's own recordings decide")
         return [(None, list(pending))]
     number = {speaker.user_id: k for k, (_, part) in enumerate(parts) for speaker in part}
     # Who has said too little to be in any population may have any prior.
