@@ -1,8 +1,7 @@
 """An adapter as a safetensors file: what stores keep. Reading it runs no pickle and no code of others.
 
 The tensors are called `<point>:<weight>`. The file's metadata are `name`, `module`, `parameters`, `bytes` (of all
-tensors), and JSON texts: `config` and, of an adapter with info, `info` and `base`. They come first, so that who wants
-to know no more need not parse the rest. Any safetensors reader opens such a file.
+tensors), and JSON texts: `config` and, of an adapter with info, `info` and `base`. Any safetensors reader opens it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
 METADATA, OFFSETS = "__metadata__", "data_offsets"
-METADATA_FIRST = f'{{"{METADATA}":'
 LENGTH = 8  # bytes in front of the header, which tell its length
 MAX_HEADER = 4 * 2**20  # bytes
 MAX_DIMENSIONS = 8
@@ -162,13 +160,7 @@ def read_header(data: Bytes, label: str) -> Header:
     """What a file says of its adapter, by its bytes up to `header_end` at least; the weights are not looked at."""
     with naming(label):
         text, start = _header_text(memoryview(data))
-        if not text.startswith(METADATA_FIRST):  # another program wrote the file
-            return _header(_json_object(text, "its header").get(METADATA), start)
-        try:
-            metadata, _ = json.JSONDecoder().raw_decode(text, len(METADATA_FIRST))
-        except (ValueError, RecursionError) as error:
-            raise AdapterFileError(f"its header is not JSON ({type(error).__name__})") from error
-        return _header(metadata, start)
+        return _header(_json_object(text, "its header").get(METADATA), start)
 
 
 def header_end(start: Bytes) -> int:
