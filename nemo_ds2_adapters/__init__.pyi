@@ -37,5 +37,6 @@ from .formats.file import load_adapter as load_adapter
 from .formats.file import save_adapter as save_adapter
 from .formats.reading import inspect_adapter as inspect_adapter
 from .recognition.bank import AdapterBank as AdapterBank
+from .recognition.export import export_onnx as export_onnx
 from .recognition.transcribe import transcribe as transcribe
 from .store import AdapterStore as AdapterStore

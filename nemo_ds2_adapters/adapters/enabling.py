@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def enabled_names(model: ModelPT) -> list[str]:
     """Names of the enabled adapters, in the order of their application."""
-    from nemo_ds2_adapters.modules import enabled
+    from nemo_ds2_adapters.modules.mixins import enabled_names as read
 
-    return enabled.enabled_names(adapters_cfg(model))
+    return read(adapters_cfg(model))
 
 
 def enable_adapters(model: ModelPT, names: str | Sequence[str] | None) -> list[str]:

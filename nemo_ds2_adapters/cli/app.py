@@ -13,6 +13,7 @@ import typer
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.converting import convert
+from nemo_ds2_adapters.cli.exporting import export_onnx
 from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.programs import add_programs
 from nemo_ds2_adapters.cli.sources import Findings, Source, open_source
@@ -215,6 +216,7 @@ def verify(
 
 
 app.command()(convert)
+app.command()(export_onnx)
 add_programs(app)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nemo_ds2_adapters.adapters.adapter import Adapter, mean, renamed
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import OURS, describe, find_adapter, read_file
+from nemo_ds2_adapters.formats.reading import OURS, describe, find_adapter, loaded, look_into
 from nemo_ds2_adapters.formats.safetensors_file import Header
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -154,18 +154,17 @@ class FileSource(WithoutHistory):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.format, self._adapters = read_file(path)
+        self.format, self._adapters = look_into(path)
 
     def rows(self, prefix: str, since: datetime | None) -> list[Row]:
         self.refuse(since=since)
         return [row(adapter) for adapter in self._adapters.values() if adapter.name.startswith(prefix)]
 
     def about(self, name: str, version: int | None) -> Row:
-        return described(self.get(name, version), self.format)
+        return described(self._find(name, version), self.format)
 
     def get(self, name: str, version: int | None) -> Adapter:
-        self.refuse(version=version)
-        return find_adapter(self._adapters, name, self.path)
+        return loaded(self._find(name, version))
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Refused: a file says about all its adapters at once for which base and person they are."""
@@ -173,24 +172,28 @@ class FileSource(WithoutHistory):
 
     def rename(self, old: str, new: str) -> None:
         """The order stays."""
-        chosen = self.get(old, None)
+        chosen = self._find(old)
         other = renamed(chosen, new, list(self._adapters))
-        self._write(other if adapter is chosen else adapter for adapter in self._adapters.values())
+        self._write(loaded(other if adapter is chosen else adapter) for adapter in self._adapters.values())
 
     def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
         combined = mean([self.get(name, None) for name in names], weights)
-        self._write([*self._adapters.values(), renamed(combined, target, list(self._adapters))])
+        self._write([*map(loaded, self._adapters.values()), renamed(combined, target, list(self._adapters))])
 
     def delete(self, name: str, version: int | None) -> None:
         """The last one stays."""
-        chosen = self.get(name, version)
+        chosen = self._find(name, version)
         if len(self._adapters) == 1:
             raise InputError(f"{self.path}: {name!r} is the only adapter in it, remove the file instead")
-        self._write(adapter for adapter in self._adapters.values() if adapter is not chosen)
+        self._write(loaded(adapter) for adapter in self._adapters.values() if adapter is not chosen)
 
     def verify(self, on_progress: Progress) -> Findings:
         """They were checked when the file was read."""
         return Findings(len(self._adapters), [], [])
+
+    def _find(self, name: str, version: int | None = None) -> Adapter:
+        self.refuse(version=version)
+        return find_adapter(self._adapters, name, self.path)
 
     def _write(self, adapters: Iterable[Adapter]) -> None:
         write_adapters(adapters, self.path, self.format)

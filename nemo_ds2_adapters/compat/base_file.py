@@ -69,7 +69,7 @@ def read_base(path: Path) -> ASRModel:
     content = read_values(path)
     try:
         model = ASRModel.from_config_dict(OmegaConf.create(content[CONFIG_KEY]))
-        model.load_state_dict(content[STATE_KEY])
+        model.load_state_dict({key: value.tensor() for key, value in content[STATE_KEY].items()})
     except Exception as error:  # whatever NeMo may raise on a config that nobody checked
         raise InputError(f"{path}: is not a base model that save_model_with_adapter wrote ({error})") from error
     return model

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.safe_pickle.archive import OLD_FORMAT, open_archive
+from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import ClassName, Container, Names, unpickle
 
 NAMES = Names(
@@ -114,11 +115,10 @@ def _weights(value: Any) -> dict[str, Tensor]:
     if not isinstance(value, dict):
         return {}
     weights = dict(_module_weights(value)) if "_modules" in value else value
-    if not all(isinstance(key, str) and isinstance(item, Tensor) for key, item in weights.items()):
+    if not all(isinstance(key, str) and isinstance(item, StoredTensor) for key, item in weights.items()):
         return {}
-    if all(key.startswith("module.") for key in weights):  # DataParallel
-        return {key.removeprefix("module."): value for key, value in weights.items()}
-    return weights
+    prefix = "module." if all(key.startswith("module.") for key in weights) else ""  # DataParallel
+    return {key.removeprefix(prefix): value.tensor() for key, value in weights.items()}
 
 
 def _module_weights(attributes: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:

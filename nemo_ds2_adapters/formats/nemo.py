@@ -7,10 +7,11 @@ it sits; `__cfg__` -> the configs. Ours says under `INFO_KEY` what base and pers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, Info, State, check_finite
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info, not_finite
 from nemo_ds2_adapters.adapters.names import GLOBAL_CFG, META_CFG, split_name
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
+from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 
 CONFIG_KEY = "__cfg__"
 INFO_KEY = "__nemo_ds2_adapters__"
@@ -39,7 +40,7 @@ def to_nemo(adapters: Iterable[Adapter]) -> dict[str, Any]:
 def from_nemo(
     content: Mapping[str, Any], info: Info | None = None, points: Mapping[str, Any] | None = None
 ) -> dict[str, Adapter]:
-    """The adapters of a file of plain values and tensors, checked (AdapterFileError).
+    """The adapters of a file of plain values and stored tensors, checked (AdapterFileError).
 
     `info` is what the file says about all of them, `points` where each sits, by name; NeMo's own files say neither.
     """
@@ -100,22 +101,27 @@ def from_pt(content: Mapping[str, Any]) -> dict[str, Adapter]:
     return from_nemo({key: value for key, value in content.items() if key != INFO_KEY}, info, about["paths"])
 
 
-def _own_weights(name: str, states: Any, exactly: bool) -> list[State]:
-    from torch import Tensor
-
+def _own_weights(name: str, states: Any, exactly: bool) -> list[Any]:
     if not isinstance(states, list) or not states or not all(isinstance(state, dict) for state in states):
         raise AdapterFileError(f"adapter {name!r} has no list of weights")
-    result: list[State] = []
+    result = []
     for state in states:
         # NeMo writes along the weights of other adapters whose names contain this one's.
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         if not own or (exactly and len(own) != len(state)):
             raise AdapterFileError(f"adapter {name!r} has no weights, or weights of others")
-        if not all(isinstance(value, Tensor) for value in own.values()):
+        if not all(isinstance(value, StoredTensor) for value in own.values()):
             raise AdapterFileError(f"adapter {name!r} has weights that are no tensors")
+        check_stored(name, own)
         result.append(own)
-    check_finite(name, result)
     return result
+
+
+def check_stored(name: str, state: Mapping[str, StoredTensor]) -> None:
+    """Refuse weights of a file that are not numbers: AdapterFileError, which names the first such weight."""
+    for key, value in state.items():
+        if not value.is_finite():
+            raise not_finite(key, name)
 
 
 def _checked_config(name: str, config: Any) -> dict[str, Any]:
@@ -137,8 +143,8 @@ def _checked_points(points: Any, count: int) -> list[str]:
 
 
 def _check_sharing(adapters: Iterable[Adapter]) -> None:
-    tensors = [value for adapter in adapters for state in adapter.weights.values() for value in state.values()]
-    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
-    taken, held = sum(value.nbytes for value in tensors), sum(storages.values())
+    tensors: Any = [value for adapter in adapters for state in adapter.weights.values() for value in state.values()]
+    taken = sum(value.numel() * value.storage.itemsize for value in tensors)
+    held = sum(len(storage.content) for storage in {value.storage for value in tensors})
     if taken > MAX_SHARING * held:
         raise AdapterFileError(f"its adapters would take {taken} bytes of weights, of which it holds {held}")

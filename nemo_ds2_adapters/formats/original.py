@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nemo_ds2_adapters.adapters.adapter import HEAD, Adapter, check_finite
+from nemo_ds2_adapters.adapters.adapter import HEAD, Adapter
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from nemo_ds2_adapters.formats.nemo import check_stored
+from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 
 STATE_KEY = "adapter_state_dict"
 KEYS = (STATE_KEY, "input_dim", "hidden_dims", "output_dim", "adapter_name")
@@ -42,11 +41,11 @@ def from_original(content: Mapping[str, Any]) -> dict[str, Adapter]:
     name = content["adapter_name"]
     if not isinstance(name, str):
         raise AdapterFileError(f"its adapter_name {name!r} is not text")
-    state = {}
+    state: dict[str, Any] = {}
     for i, (weight, bias) in enumerate(layers):
         state[f"module.{i * LAYERS_PER_HIDDEN}.weight"] = weight
         state[f"module.{i * LAYERS_PER_HIDDEN}.bias"] = bias
-    check_finite(name, [state])
+    check_stored(name, state)
     config = {
         "_target_": HEAD,
         "in_features": sizes[0],
@@ -108,11 +107,9 @@ def _sizes(content: Mapping[str, Any]) -> list[int]:
     return sizes
 
 
-def _linear_layers(state: Any) -> list[tuple[Tensor, Tensor]]:
+def _linear_layers(state: Any) -> list[tuple[StoredTensor, StoredTensor]]:
     """Weight and bias of every Linear layer, in the order of the state dict."""
-    from torch import Tensor
-
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, StoredTensor) for value in state.values()):
         raise AdapterFileError("its adapter_state_dict is not a state dict")
     names = [key.removesuffix("weight") for key in state if key.endswith("weight")]
     expected = {f"{name}{kind}" for name in names for kind in ("weight", "bias")}

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
@@ -12,6 +13,7 @@ from nemo_ds2_adapters.formats.nemo import FORMAT_VERSION, INFO_KEY, from_nemo, 
 from nemo_ds2_adapters.formats.original import from_original, is_original
 from nemo_ds2_adapters.formats.plain import plain_values
 from nemo_ds2_adapters.formats.safe_pickle.archive import TorchArchive, archive_in, open_archive
+from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
 from nemo_ds2_adapters.formats.safetensors_file import Header
 
@@ -38,32 +40,38 @@ NAMES = Names(
 
 def read_adapters(path: FilePath) -> dict[str, Adapter]:
     """The adapters of a file in any of the three formats, by name, checked in full (AdapterFileError)."""
-    return read_file(path)[1]
+    return {name: loaded(adapter) for name, adapter in look_into(path)[1].items()}
 
 
 def read_adapter(path: FilePath) -> Adapter:
-    """The only adapter of a file in any of the three formats.
-
-    Raises:
-        AdapterFileError: the file is damaged or hostile, or holds several.
-    """
+    """The only adapter of a file in any of the three formats. Raises AdapterFileError, also if it holds several."""
     adapters = list(read_adapters(path).values())
     if len(adapters) != 1:
         raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, expected one")
     return adapters[0]
 
 
-def read_file(path: FilePath) -> tuple[str, dict[str, Adapter]]:
-    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and its adapters by name, checked in full
-    (AdapterFileError)."""
+def look_into(path: FilePath) -> tuple[str, dict[str, Adapter]]:
+    """The format of a file, `OURS`, `NEMO` or `ORIGINAL`, and what `read_adapters` gives, but without PyTorch.
+
+    The adapters have `StoredTensor`s for weights, see `loaded`.
+    """
     with open_archive(path) as archive:
         return _adapters(archive)
+
+
+def loaded(adapter: Adapter) -> Adapter:
+    """An adapter that `look_into` has found, with tensors for weights."""
+    weights: dict[str, dict[str, Any]] = {point: dict(state) for point, state in adapter.weights.items()}
+    return replace(
+        adapter, weights={p: {key: value.tensor() for key, value in state.items()} for p, state in weights.items()}
+    )
 
 
 def read_adapter_bytes(data: bytes, label: str) -> dict[str, Adapter]:
     """As `read_adapters`, of what was a file; `label` names it in messages."""
     with archive_in(io.BytesIO(data), label) as archive:
-        return _adapters(archive)[1]
+        return {name: loaded(adapter) for name, adapter in _adapters(archive)[1].items()}
 
 
 def find_adapter(adapters: Mapping[str, Adapter], name: str, where: object) -> Adapter:
@@ -86,7 +94,7 @@ def inspect_adapter(path: FilePath) -> dict[str, Any]:
     Raises:
         AdapterFileError: the file is damaged or hostile.
     """
-    file_format, adapters = read_file(path)
+    file_format, adapters = look_into(path)
     info = next(iter(adapters.values())).info
     about = {"format_version": FORMAT_VERSION, **vars(info)} if info else {}
     return {"format": file_format, "adapters": {name: describe(a) for name, a in adapters.items()}, **about}
@@ -104,17 +112,15 @@ def describe(adapter: Adapter | Header) -> dict[str, Any]:
 
 
 def read_values(path: FilePath) -> Any:
-    """The plain values and tensors of a file that `torch.save` wrote; nothing is executed. Raises AdapterFileError."""
+    """What `torch.save` wrote, as plain values and `StoredTensor`s; nothing is executed. Raises AdapterFileError."""
     with open_archive(path) as archive:
         return _values(archive)
 
 
 def _values(archive: TorchArchive) -> Any:
-    from torch import Tensor
-
     structure = archive.structure()
     content = unpickle(structure, archive.storage, NAMES)
-    return plain_values(content, limit=len(structure), leaves=(Tensor,))  # a value takes a byte at least
+    return plain_values(content, limit=len(structure), leaves=(StoredTensor,))  # a value takes a byte at least
 
 
 def _adapters(archive: TorchArchive) -> tuple[str, dict[str, Adapter]]:

@@ -1,8 +1,7 @@
 """An adapter as a safetensors file: what stores keep. Reading it runs no pickle and no code of others.
 
 The tensors are called `<point>:<weight>`. The file's metadata are `name`, `module`, `parameters`, `bytes` (of all
-tensors), and JSON texts: `config` and, of an adapter with info, `info` and `base`. They come first, so that who wants
-to know no more need not parse the rest. Any safetensors reader opens such a file.
+tensors), and JSON texts: `config` and, of an adapter with info, `info` and `base`. Any safetensors reader opens it.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite, not_finite
 from nemo_ds2_adapters.errors import AdapterFileError, naming
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
+from nemo_ds2_adapters.formats.safe_pickle.stored import are_finite, numpy_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
 METADATA, OFFSETS = "__metadata__", "data_offsets"
-METADATA_FIRST = f'{{"{METADATA}":'
 LENGTH = 8  # bytes in front of the header, which tell its length
 MAX_HEADER = 4 * 2**20  # bytes
 MAX_DIMENSIONS = 8
@@ -161,13 +160,7 @@ def read_header(data: Bytes, label: str) -> Header:
     """What a file says of its adapter, by its bytes up to `header_end` at least; the weights are not looked at."""
     with naming(label):
         text, start = _header_text(memoryview(data))
-        if not text.startswith(METADATA_FIRST):  # another program wrote the file
-            return _header(_json_object(text, "its header").get(METADATA), start)
-        try:
-            metadata, _ = json.JSONDecoder().raw_decode(text, len(METADATA_FIRST))
-        except (ValueError, RecursionError) as error:
-            raise AdapterFileError(f"its header is not JSON ({type(error).__name__})") from error
-        return _header(metadata, start)
+        return _header(_json_object(text, "its header").get(METADATA), start)
 
 
 def header_end(start: Bytes) -> int:
@@ -320,6 +313,4 @@ def _is_finite(data: memoryview, place: _Place) -> bool:
 
     name, size = DTYPES[place.dtype]
     count = (place.end - place.start) // size
-    if name == "bfloat16":  # which numpy has not: all bits of the exponent are set
-        return not (np.frombuffer(data, np.uint16, count, place.start) & 0x7F80 == 0x7F80).any()
-    return "float" not in name or bool(np.isfinite(np.frombuffer(data, name, count, place.start)).all())
+    return "float" not in name or are_finite(np.frombuffer(data, numpy_type(name), count, place.start), name)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.layers import MaskedBatchNorm
 from nemo_ds2_adapters.modules.adapters import HEAD_PLACE, MLPAdapter, MLPHeadAdapter, is_head, plain_config
-from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
-from nemo_ds2_adapters.modules.freezing import KeepsModeModule
+from nemo_ds2_adapters.modules.mixins import KeepsModeModule, QuickAdapterMixin
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, active_routing
 
 NORMS = ("batch", "layer")

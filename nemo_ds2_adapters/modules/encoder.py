@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nemo_ds2_adapters.layers import ConvFrontEnd, Lookahead, RecurrentLayer, build_activation, length_mask
 from nemo_ds2_adapters.layers.recurrent import BIDIRECTIONAL_MERGES, RNN_NONLINEARITIES, RNN_TYPES
 from nemo_ds2_adapters.layers.state import EncoderState
-from nemo_ds2_adapters.modules.freezing import KeepsModeModule
+from nemo_ds2_adapters.modules.mixins import KeepsModeModule
 
 
 class DeepSpeech2Encoder(KeepsModeModule, Exportable):

@@ -17,8 +17,8 @@ from nemo_ds2_adapters.modules.adapters import (
     placement_points,
     plain_config,
 )
-from nemo_ds2_adapters.modules.enabled import QuickAdapterMixin
 from nemo_ds2_adapters.modules.encoder import DeepSpeech2Encoder, DeepSpeech2EncoderConfig
+from nemo_ds2_adapters.modules.mixins import QuickAdapterMixin
 from nemo_ds2_adapters.modules.routing import active_routing, encoder_point
 
 ACCEPTED_ADAPTERS = (LINEAR_ADAPTER_CLASSPATH, MLPAdapter)

@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.atomic import replacement
 from nemo_ds2_adapters.layers import Branch
-from nemo_ds2_adapters.modules import LogSpectrogramPreprocessor, MLPAdapterConfig
+from nemo_ds2_adapters.modules import LogSpectrogramPreprocessor, MLPAdapterConfig, StreamingMelPreprocessor
 from nemo_ds2_adapters.modules.routing import RoutedRows, Routing, routed
 from nemo_ds2_adapters.modules.spectrogram import MIN_STD
 from nemo_ds2_adapters.recognition.features import Features
@@ -31,6 +32,7 @@ from nemo_ds2_adapters.recognition.serving import serving
 OPSET = 17
 NAME = "exported"  # of an adapter of the graph's architecture, while that is looked at
 EXAMPLE_ROWS, EXAMPLE_FRAMES, EXAMPLE_HIDDEN = 2, 64, 3
+MEL_PREPROCESSORS = (AudioToMelSpectrogramPreprocessor, StreamingMelPreprocessor)
 NORMALIZE = {"per_feature": "feature", "all_features": "all", None: "", "": "", False: ""}
 
 
@@ -199,8 +201,8 @@ def features_of(preprocessor: nn.Module) -> Features:
             correction=preprocessor.std_correction,
             least_variance=MIN_STD**2,
         )
-    mel = getattr(preprocessor, "featurizer", None)
-    if not isinstance(preprocessor, AudioToMelSpectrogramPreprocessor) or not isinstance(mel, FilterbankFeatures):
+    mel: Any = getattr(preprocessor, "featurizer", None)
+    if type(preprocessor) not in MEL_PREPROCESSORS or type(mel) is not FilterbankFeatures:
         raise InputError(f"features of {type(preprocessor).__name__} cannot be computed without NeMo")
     if mel.normalize not in NORMALIZE or mel.frame_splicing != 1:
         raise InputError(
@@ -221,6 +223,8 @@ def features_of(preprocessor: nn.Module) -> Features:
         guard=guard,
         clamps=mel.log_zero_guard_type == "clamp",
         normalize=NORMALIZE[mel.normalize],
+        mean=_array(preprocessor.mean) if isinstance(preprocessor, StreamingMelPreprocessor) else None,
+        deviation=_array(preprocessor.std) if isinstance(preprocessor, StreamingMelPreprocessor) else None,
         added_deviation=CONSTANT,
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from nemo_ds2_adapters.errors import InputError
 
+ARRAYS = ("window", "bands", "mean", "deviation")
 NUMBERS = np.dtype("<f4")  # of arrays in text
 
 
@@ -28,6 +29,8 @@ class Features:
         guard: what is added before the logarithm; 1 is `log1p`. None: there is no logarithm.
         clamps: the guard is the least value instead.
         normalize: over the frames of `feature` (each by itself), of `all`, or '' for not at all.
+        mean: `[D]`, taken off each frame, and
+        deviation: `[D]`, by which it is divided; None for neither.
         correction: taken off the number of values whose squared deviations are averaged.
         least_variance: of a silent utterance, which has none.
         added_deviation: to the standard deviation.
@@ -44,6 +47,8 @@ class Features:
     guard: float | None = 1.0
     clamps: bool = False
     normalize: str = ""
+    mean: np.ndarray | None = None
+    deviation: np.ndarray | None = None
     correction: int = 1
     least_variance: float = 0.0
     added_deviation: float = 0.0
@@ -76,13 +81,13 @@ class Features:
 
     def plain(self) -> dict[str, Any]:
         """Values for JSON."""
-        arrays = {key: None if (a := getattr(self, key)) is None else _text(a) for key in ("window", "bands")}
+        arrays = {key: None if (array := getattr(self, key)) is None else _text(array) for key in ARRAYS}
         return {**asdict(self), **arrays}
 
     @classmethod
     def of_plain(cls, values: Mapping[str, Any]) -> "Features":
         """The inverse of `plain`."""
-        arrays = {key: None if values[key] is None else _array(values[key]) for key in ("window", "bands")}
+        arrays = {key: None if values.get(key) is None else _array(values[key]) for key in ARRAYS}
         return cls(**{**values, **arrays})
 
     def _of(self, signal: np.ndarray) -> np.ndarray:
@@ -102,6 +107,8 @@ class Features:
         if self.guard is not None:
             guard = np.float32(self.guard)
             values = np.log(np.maximum(values, guard) if self.clamps else values + guard)
+        if self.mean is not None and self.deviation is not None:
+            values = (values - self.mean[:, None]) / self.deviation[:, None]
         return self._normalised(values) if self.normalize else values
 
     def _normalised(self, values: np.ndarray) -> np.ndarray:

@@ -134,14 +134,33 @@ class Shelf:
 
         `on_error` is called with why a version cannot be read; without it, the first such AdapterFileError is raised.
         """
+        complain = on_error or _raise
         for shard in self.folder.shards():
-            for found in self._entries(shard, since):
-                if isinstance(found, Entry):
-                    yield found
-                elif on_error is None:
-                    raise found
+            try:
+                users = list(self.folder.users(shard))
+            except AdapterFileError as error:
+                complain(error)
+                continue
+            current = []
+            for user, names in users:
+                if isinstance(names, AdapterFileError):
+                    complain(names)
+                elif (versions := versions_among(names)) and (since is None or versions[-1].stored >= since):
+                    current.append((user, versions[-1]))
+            starts = self.folder.starts([(user, version.file_name) for user, version in current], START)
+            for (user, version), start in zip(current, starts):
+                label = f"the user with hash {user}"
+                try:
+                    try:
+                        header = self._header(user, label, version, start)
+                    except FileNotFoundError:  # replaced since it was listed, or erased
+                        version, header = self._first(user, label, None, partial(self._header, user, label))
+                except UnknownUserError:
+                    continue
+                except AdapterFileError as error:
+                    complain(error)
                 else:
-                    on_error(found)
+                    yield entry(version, header)
 
     @contextmanager
     def lock(self, *user_ids: str) -> Iterator[None]:
@@ -152,32 +171,6 @@ class Shelf:
             for shard in sorted(by_shard):
                 locks.enter_context(self.folder.lock(by_shard[shard]))
             yield
-
-    def _entries(self, shard: str, since: datetime | None) -> Iterator[Entry | AdapterFileError]:
-        current = []
-        try:
-            users = list(self.folder.users(shard))
-        except AdapterFileError as error:
-            yield error
-            return
-        for user, names in users:
-            if isinstance(names, AdapterFileError):
-                yield names
-            elif (versions := versions_among(names)) and (since is None or versions[-1].stored >= since):
-                current.append((user, versions[-1]))
-        starts = self.folder.starts([(user, version.file_name) for user, version in current], START)
-        for (user, version), start in zip(current, starts):
-            label = f"the user with hash {user}"
-            try:
-                try:
-                    header = self._header(user, label, version, start)
-                except FileNotFoundError:  # replaced since it was listed, or erased
-                    version, header = self._first(user, label, None, partial(self._header, user, label))
-                yield entry(version, header)
-            except UnknownUserError:
-                continue
-            except AdapterFileError as error:
-                yield error
 
     def _file(self, user_id: str, number: int | None) -> tuple[Version, bytes | bytearray, str]:
         """The version, its file, and what to call it."""
@@ -231,6 +224,10 @@ class Shelf:
             have = ", ".join(str(v.number) for v in versions[-10:])
             raise UnknownUserError(f"{self.folder}: {label} has no version {number}, the last ones are {have}")
         return found[-1]
+
+
+def _raise(error: AdapterFileError) -> None:
+    raise error
 
 
 def read_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Adapter:

@@ -101,12 +101,7 @@ class AdapterStore:
         return self._shelf.read(user_id, version)
 
     def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
-        """As `read`, the current version, for a program without torch: what it says, and float32 weights by point.
-
-        Raises:
-            UnknownUserError: there is none.
-            AdapterFileError: the file is damaged.
-        """
+        """As `read`, the current version, for a program without torch: what it says, and float32 weights by point."""
         return self._shelf.read_arrays(user_id)
 
     def header(self, user_id: str, version: int | None = None) -> Header:

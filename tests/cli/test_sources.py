@@ -14,7 +14,7 @@ from nemo_ds2_adapters.cli.sources import FileSource
 from nemo_ds2_adapters.errors import BaseMismatchError
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
-from nemo_ds2_adapters.formats.reading import read_adapters, read_file
+from nemo_ds2_adapters.formats.reading import look_into, read_adapters
 
 
 @pytest.fixture
@@ -59,6 +59,6 @@ def test_a_file_keeps_its_format_its_permissions_and_the_link_to_it(pt) -> None:
     FileSource(link).rename("ann", "bob")
     FileSource(link).average(["bob"], "eve", None)
     assert link.is_symlink() and stat.S_IMODE(pt.stat().st_mode) == 0o600
-    file_format, adapters = read_file(link)
+    file_format, adapters = look_into(link)
     assert file_format == "nemo" and list(adapters) == ["bob", "eve"]
     assert set(torch.load(pt, weights_only=True)) == {"bob", "eve", "__cfg__"}

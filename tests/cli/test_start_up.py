@@ -48,14 +48,16 @@ def users(store: Path) -> list[str]:
     return sorted(AdapterStore(store).list())
 
 
-def test_help_and_what_changes_no_weights_of_a_store_import_neither(store: Path, users: list[str]) -> None:
+def test_help_and_what_computes_with_no_weights_import_neither(store: Path, users: list[str]) -> None:
     calls = [
         ["--help"],
         ["train", "--help"],
         ["export", "--help"],
         ["list", store],
+        ["list", FILE],
         ["inspect", store, users[0]],
-        ["verify", store],
+        ["inspect", FILE, next(iter(read_adapters(FILE)))],
+        ["verify", store, FILE],
         ["copy", store, users[0], "one"],
         ["rename", store, "one", "two"],
         ["copy", store, users[0], "three"],
@@ -68,9 +70,6 @@ def test_help_and_what_changes_no_weights_of_a_store_import_neither(store: Path,
 
 def test_weights_need_pytorch_but_not_nemo(store: Path, users: list[str], tmp_path: Path) -> None:
     calls = [
-        ["list", FILE],
-        ["inspect", FILE, next(iter(read_adapters(FILE)))],
-        ["verify", FILE],
         ["export", store, users[0], tmp_path / "a.pt"],
         ["copy", store, users[0], "copy"],
         ["average", store, users[0], "copy", "--into", "mean"],

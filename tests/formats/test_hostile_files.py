@@ -427,7 +427,7 @@ def test_tensors_belong_among_the_weights(path, refused) -> None:
     ):
         path.write_bytes(content)
         with_content(path, change)
-        refused(path, "is a Tensor, not a plain value")
+        refused(path, "is a StoredTensor, not a plain value")
 
 
 def test_tables_that_a_class_makes_up_itself(make_base, tmp_path, snapshot) -> None:

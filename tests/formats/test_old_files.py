@@ -12,7 +12,7 @@ from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.formats.file import load_adapter, write_adapters
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
-from nemo_ds2_adapters.formats.reading import OURS, inspect_adapter, read_adapters, read_file
+from nemo_ds2_adapters.formats.reading import OURS, inspect_adapter, look_into, read_adapters
 
 FOLDER = Path(__file__).parents[1] / "data" / "v0_1"
 NAMES = ["user_john", "user_j"]
@@ -51,8 +51,8 @@ def test_adapter_file(model, reader: str) -> None:
 
 
 def test_adapters_as_values(model) -> None:
-    file_format, adapters = read_file(FOLDER / "two_adapters.pt")
-    assert file_format == OURS and list(adapters) == NAMES
+    adapters = read_adapters(FOLDER / "two_adapters.pt")
+    assert look_into(FOLDER / "two_adapters.pt")[0] == OURS and list(adapters) == NAMES
     for name, adapter in adapters.items():
         assert adapter == attached_adapter(model, name)
         assert adapter.info is adapters["user_john"].info  # they share one

@@ -1,7 +1,10 @@
 """Exported graphs in onnxruntime, and the runner that needs neither torch nor NeMo, against PyTorch."""
 
+import importlib.metadata
+import inspect
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
+from nemo.utils.model_utils import import_class_by_path
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, transcribe
@@ -20,8 +24,11 @@ from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, NemoDs2Error, UnknownUserError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.export import export_onnx, features_of
+from nemo_ds2_adapters.recognition.graph import DEFAULTS
 from nemo_ds2_adapters.recognition.onnx import OnnxRecogniser
+from tests.test_import_rules import declared_distributions, normalised
 
+PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
 TOLERANCE = 1e-4
 BATCHES = 20  # of each base
 BASES = {
@@ -134,6 +141,14 @@ def test_hidden_sizes_and_places_may_differ(model, attach, make_store, export) -
         assert_same(OnnxRecogniser(export(model, adapters), store)(features, lengths, users), expected)
 
 
+def test_what_makes_adapters_alike_is_what_their_classes_say() -> None:
+    for path, defaults in DEFAULTS.items():
+        parameters = inspect.signature(import_class_by_path(path)).parameters
+        assert {key: parameters[key].default for key in defaults} == defaults
+        others = parameters.keys() - defaults.keys()
+        assert others <= {"in_features", "num_classes_with_blank", "hidden_dims", "dim", "dropout", "adapter_strategy"}
+
+
 def test_outputs_of_the_graph(model, export) -> None:
     session = onnxruntime.InferenceSession(export(model, "rows", greedy=True))
     features, lengths = torch.randn(3, 16, 40).numpy(), np.array([40, 7, 33])
@@ -151,11 +166,16 @@ def test_exporting_leaves_the_model_as_it_was(model, attach, export, snapshot) -
     assert repr(snapshot(model)) == before
 
 
-@pytest.mark.parametrize("section", ["mel", "own", "exact", "all_features"])
+@pytest.mark.parametrize("section", ["mel", "own", "exact", "all_features", "streaming"])
 def test_features(model_config, section: str) -> None:
     cfg = model_config()
     preprocessor = {
         "mel": {},
+        "streaming": {
+            "_target_": "nemo_ds2_adapters.modules.StreamingMelPreprocessor",
+            "feature_mean": [-8.0] * 16,
+            "feature_std": [1.0, 2.0] * 8,
+        },
         "own": {"_target_": "nemo_ds2_adapters.modules.LogSpectrogramPreprocessor"},
         "exact": {"exact_pad": True, "normalize": "per_feature", "preemph": None, "mag_power": 1.0, "pad_to": 16},
         "all_features": {"normalize": "all_features", "window": "hamming", "log_zero_guard_type": "clamp"},
@@ -192,6 +212,7 @@ def manifest_of(folder: Path, manifest: Path, users: list[str | None]) -> Path:
 
 PROGRAM = """
 import sys
+from nemo_ds2_adapters.recognition.graph import DEFAULTS
 from nemo_ds2_adapters.recognition.onnx import OnnxRecogniser
 recogniser = OnnxRecogniser(sys.argv[1], sys.argv[2])
 texts = recogniser.transcribe(sys.argv[3], batch_size=3, max_seconds=1.5, overlap_seconds=0.3, progress=False)
@@ -213,8 +234,13 @@ def test_a_process_without_torch_and_nemo(
     command = [sys.executable, "-c", PROGRAM, path, tmp_path / "store", calls]
     *texts, modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert texts == expected and len(set(texts)) > 5
-    assert {"onnxruntime", "nemo_ds2_adapters"} <= set(modules.split())
-    assert not {"torch", "nemo", "lightning", "librosa", "hydra"} & set(modules.split())
+    imported = set(modules.split())
+    assert {"onnxruntime", "nemo_ds2_adapters"} <= imported
+    assert not {"torch", "nemo", "lightning", "librosa", "hydra"} & imported
+    providers = importlib.metadata.packages_distributions()
+    used = {normalised(name) for module in imported for name in providers.get(module, ())}
+    (listed,) = re.findall(r"pip install (?!--)(.+onnxruntime.+)", PAGE.read_text(encoding="utf-8"))
+    assert used & declared_distributions("onnx") <= set(map(normalised, listed.split()))
 
 
 def test_what_users_may_not_be(model, make_model, attach, make_store, export, tmp_path: Path) -> None:

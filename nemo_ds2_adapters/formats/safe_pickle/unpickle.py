@@ -10,13 +10,12 @@ import pickletools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import prod
 from mmap import mmap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nemo_ds2_adapters.errors import AdapterFileError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from nemo_ds2_adapters.formats.safe_pickle.stored import Storage, StoredTensor
 
 REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
@@ -25,17 +24,17 @@ DICTS = (
     "collections.defaultdict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-STORAGES = {  # names of torch's types
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.BoolStorage": "bool",
-    "torch.ByteStorage": "uint8",
-    "torch.CharStorage": "int8",
-    "torch.DoubleStorage": "float64",
-    "torch.FloatStorage": "float32",
-    "torch.HalfStorage": "float16",
-    "torch.IntStorage": "int32",
-    "torch.LongStorage": "int64",
-    "torch.ShortStorage": "int16",
+STORAGES = {  # names of torch's types, and bytes of a number
+    "torch.BFloat16Storage": ("bfloat16", 2),
+    "torch.BoolStorage": ("bool", 1),
+    "torch.ByteStorage": ("uint8", 1),
+    "torch.CharStorage": ("int8", 1),
+    "torch.DoubleStorage": ("float64", 8),
+    "torch.FloatStorage": ("float32", 4),
+    "torch.HalfStorage": ("float16", 2),
+    "torch.IntStorage": ("int32", 4),
+    "torch.LongStorage": ("int64", 8),
+    "torch.ShortStorage": ("int16", 2),
 }
 # Types that a config's metadata refers to.
 TYPES = (
@@ -77,15 +76,8 @@ class Container:
     state: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Storage:
-    """The numbers behind one or more tensors."""
-
-    numbers: Tensor
-
-
 def unpickle(program: bytes | mmap, load_storage: Callable[[str, int], bytearray], names: Names) -> Any:
-    """What the pickle of a `torch.save` file holds: plain values, tensors, `Container`s and `ClassName`s.
+    """What the pickle of a `torch.save` file holds: plain values, `StoredTensor`s, `Container`s and `ClassName`s.
 
     `program` is the pickle, or a mapped file that is read to the pickle's end; a plain file makes room for any number
     of bytes that a pickle says it has. `load_storage` gives the bytes of a storage, by key and size in bytes. Raises
@@ -181,18 +173,14 @@ class _Machine:
         return self._storage(identity)
 
     def _storage(self, identity: tuple[Any, ...]) -> Storage:
-        import torch
-
         kind, storage_class, key, _, count, *view = identity
-        dtype = getattr(torch, STORAGES.get(_expect(storage_class, ClassName).path, ""), None)
-        if kind != "storage" or dtype is None or not _is_count(count) or not isinstance(key, str) or any(view):
+        dtype, itemsize = STORAGES.get(_expect(storage_class, ClassName).path, ("", 0))
+        if kind != "storage" or not dtype or not _is_count(count) or not isinstance(key, str) or any(view):
             raise AdapterFileError(f"declares weights of an unknown kind, {storage_class.path}")
         if key not in self._storages:
-            content = self._load_storage(key, count * dtype.itemsize)
-            numbers = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-            self._storages[key] = Storage(numbers)
+            self._storages[key] = Storage(self._load_storage(key, count * itemsize), dtype, itemsize)
         storage = self._storages[key]
-        if storage.numbers.dtype != dtype or storage.numbers.numel() != count:
+        if storage.dtype != dtype or storage.count != count:
             raise AdapterFileError(f"declares weights {key!r} twice, differently")
         return storage
 
@@ -214,9 +202,7 @@ class _Machine:
         if path in DICTS:
             return {}  # an OrderedDict is empty at first, a defaultdict's factory is of no use here
         if path == REBUILD_PARAMETER:
-            from torch import Tensor
-
-            return _expect(arguments[0], Tensor)
+            return _expect(arguments[0], StoredTensor)
         if path in REBUILD_TENSOR:
             return _tensor(*arguments[:4])
         if not _matches(path, self._names.calls):
@@ -239,22 +225,18 @@ def _check_keys(keys: Sequence[Any]) -> None:
             raise AdapterFileError(f"has a {type(key).__name__} as a key, where text is expected")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
-    import torch
-
-    numbers = _expect(storage, Storage).numbers
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> StoredTensor:
+    count = _expect(storage, Storage).count
     dimensions = len(_expect(size, tuple))
     if dimensions > MAX_DIMENSIONS or len(_expect(stride, tuple)) != dimensions:
         raise AdapterFileError(f"holds a tensor of {dimensions} dimensions and {len(stride)} strides")
     if not all(map(_is_count, (offset, *size, *stride))):
         raise AdapterFileError("holds a tensor with sizes that are not numbers")
-    elements = 1
-    for n in size:
-        elements *= n
+    elements = prod(size)
     end = offset + sum((n - 1) * step for n, step in zip(size, stride)) + 1 if elements else offset
-    if elements > numbers.numel() or end > numbers.numel():
-        raise AdapterFileError(f"declares a tensor of {list(size)} with {numbers.numel()} numbers behind it")
-    return torch.as_strided(numbers, size, stride, offset)
+    if elements > count or end > count:
+        raise AdapterFileError(f"declares a tensor of {list(size)} with {count} numbers behind it")
+    return StoredTensor(storage, offset, size, stride)
 
 
 def _is_count(value: Any) -> bool:

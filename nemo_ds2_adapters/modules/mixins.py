@@ -1,6 +1,7 @@
-"""Which adapters are enabled, read without what OmegaConf does for a value: NeMo takes six times as long."""
+"""What NeMo's classes do not do as it should be: keeping their mode, and reading which adapters are enabled fast."""
 
 from nemo.core.classes.mixins.adapter_mixins import AdapterModuleMixin
+from nemo.core.classes.module import NeuralModule
 from omegaconf import DictConfig
 
 
@@ -24,3 +25,18 @@ class QuickAdapterMixin(AdapterModuleMixin):
         types, layer = tuple(self.get_accepted_adapter_types()), self.adapter_layer
         own = [name for name in enabled_names(self.adapter_cfg) if name in layer]
         return [name for name in own if not types or isinstance(layer[name], types)]
+
+
+class KeepsModeModule(NeuralModule):
+    """A neural module whose partial unfreeze leaves the train/eval mode alone.
+
+    NeMo's `transcribe()` freezes encoder and decoder and then unfreezes them partially, which puts them in
+    training mode even when the model was in eval mode: the next forward would use dropout and batch statistics.
+    """
+
+    def unfreeze(self, partial: bool = False) -> None:
+        """Unfreeze parameters; with `partial` only those that were trainable before `freeze()`."""
+        training = self.training
+        super().unfreeze(partial=partial)
+        if partial:
+            self.train(training)
