@@ -24,8 +24,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from rich.console import Console
 from scipy import stats
 
-from nemo_ds2_adapters.adaptation.group import adapt_group
-from nemo_ds2_adapters.adaptation.lent_model import training_engine
+from nemo_ds2_adapters.adaptation.group import adapt_group, training_engine
 from nemo_ds2_adapters.adaptation.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import new_adapter
