@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from nemo_ds2_adapters.adaptation.group import adapt_group
-from nemo_ds2_adapters.adaptation.lent_model import training_engine
+from nemo_ds2_adapters.adaptation.group import adapt_group, training_engine
 from nemo_ds2_adapters.adaptation.prior import read_prior
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter

@@ -38,8 +38,7 @@ from rich.table import Table
 from nemo_ds2_adapters import Adaptation, adapt
 from nemo_ds2_adapters.adaptation.adapt import config_with
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
-from nemo_ds2_adapters.adaptation.loaders import set_up_data
-from nemo_ds2_adapters.adaptation.prepare import freeze_all_but_adapter
+from nemo_ds2_adapters.adaptation.prepare import freeze_all_but_adapter, set_up_data
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.base_training.experiment import make_trainer

@@ -12,15 +12,46 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincc, betaln, expit, logsumexp
 
-from nemo_ds2_adapters.adaptation.outcome import WHAT, Kind
 from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
+from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.evaluation.errors import Score
+
+Kind = Literal["base", "prior", "adapted"]
+WHAT: dict[str, str] = {"base": "the base", "prior": "the population's adapter", "adapted": "an adapter of their own"}
+NOT_FINITE = "training did not converge, weights are not finite"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is kept for a user, and why. Word error rates are fractions, of the user's own utterances.
+
+    Args:
+        adapter: to be used; one that changes nothing where the base is kept. None where there is a problem, or where
+            the base is kept and no adapter of this kind is the base.
+        kind: of what is kept: the base, the population's adapter, or one of the user's own.
+        reason: in words.
+        wer_before: with the base.
+        wer_after: with what is kept, on utterances that it was not trained on; with a prior, what is expected.
+        is_expected: the word error rate after is what the record of a prior promises.
+        epochs: of training, 0 if none was kept.
+        problem: why there is nothing.
+    """
+
+    adapter: Adapter | None = None
+    kind: Kind = "base"
+    reason: str = ""
+    wer_before: float | None = None
+    wer_after: float | None = None
+    is_expected: bool = False
+    epochs: int = 0
+    problem: str | None = None
+
 
 HARM = 0.01  # errors per word that a person may lose
 MOST_HARM = 0.05  # probability of losing more
@@ -79,6 +110,22 @@ def choose(prior: VoicePrior, step: Step, seconds: float, base: Score, own: Scor
         options.append(Choice(kind, gain, harm, len(people), worse, ""))
     best = max((one for one in options if one.harm <= MOST_HARM), key=lambda one: one.gain)
     return Choice(best.kind, best.gain, best.harm, best.like, best.worse, _reason(best, options, people, seconds))
+
+
+def is_of_use(prior: VoicePrior) -> bool:
+    """Whether anybody in its record, none of whom was in its population, would be served anything but the base."""
+    return any(
+        choose(
+            prior,
+            step,
+            one.seconds,
+            Score(one.own_words, one.own_base_errors),
+            Score(one.own_words, one.own_prior_errors),
+        ).kind
+        != "base"
+        for step in prior.recipe
+        for one in prior.experiences(step)
+    )
 
 
 def predict(people: Sequence[Experience], kind: Kind, base: Score, own: Score) -> tuple[float, float]:

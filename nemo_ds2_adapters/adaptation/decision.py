@@ -6,11 +6,13 @@ from itertools import chain
 from typing import Self
 
 from torch import Tensor
+from tqdm import tqdm
 
 from nemo_ds2_adapters.adaptation.engine import Engine, TokenScore
 from nemo_ds2_adapters.adaptation.member import Member
-from nemo_ds2_adapters.adaptation.settings import Settings
+from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
@@ -146,6 +148,28 @@ def conclude(engine: Engine, trial: Trial) -> Verdict:
     scored = zip(trial.members, engine.scores(trial.members))
     adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}
     return decide(trial.best_epoch + 1, trial.base.values(), [adapted[i] for i in trial.base])
+
+
+def cross_validate(
+    engine: Engine, start: Adapter, settings: Settings, compared_with: Adapter | None = None, progress: bool = False
+) -> Verdict:
+    """For how many epochs to train on all of an engine's utterances, which are one person's.
+
+    Raises:
+        InputError: there is one recording only.
+    """
+    utterances = range(len(engine.data))
+    if len({engine.data.recording(i) for i in utterances}) < LEAST_RECORDINGS:
+        raise InputError(
+            "model.train_ds: one utterance cannot tell whether an adapter helps; give more, or model.adapter.folds=0"
+        )
+    trial = Trial.of(engine, start, utterances, settings, compared_with)
+    description = f"{len(trial.members)}-fold cross-validation"
+    with tqdm(total=settings.max_epochs, desc=description, unit="epoch", leave=False, disable=not progress) as bar:
+        while not trial.is_over:
+            run_epoch(engine, [trial])
+            bar.update()
+    return conclude(engine, trial)
 
 
 def decide(epochs: int, base: Collection[Score], adapted: Collection[Score]) -> Verdict:

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_ds2_adapters.activations.dataset import Item, PrefixData
-from nemo_ds2_adapters.adaptation.member import Member
-from nemo_ds2_adapters.adaptation.modules import can_share_batch, installed, modules_of, side_by_side
+from nemo_ds2_adapters.adaptation.member import Member, can_share_batch, installed, modules_of, side_by_side
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters

@@ -24,8 +24,7 @@ FINGERPRINT = "base_fingerprint"
 def place(model: ASRModel, arguments: Mapping[str, Any]) -> None:
     """Bring a model to the device and the precision that a trainer's arguments ask for, to train without it.
 
-    Raises:
-        InputError: the trainer refuses an argument, or the precision is a mixed one.
+    InputError: the trainer refuses an argument, or the precision is a mixed one.
     """
     trainer = experiment.make_trainer(arguments)
     if type(trainer.precision_plugin) not in (Precision, DoublePrecision):
@@ -47,11 +46,7 @@ class TrainedWeightsOnly(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse to resume on another base.
-
-        Raises:
-            InputError: the checkpoint was written by a training on another base.
-        """
+        """Refuse (InputError) to resume what a training on another base has written."""
         if checkpoint.get(FINGERPRINT) != fingerprint(pl_module):
             raise InputError(
                 "the checkpoint to resume from was made on another base: set exp_manager.resume_if_exists=false"
@@ -59,11 +54,7 @@ class TrainedWeightsOnly(pl.Callback):
 
 
 class StopAfter(pl.Callback):
-    """Ends a training before its learning-rate schedule does.
-
-    Args:
-        epochs: to train for.
-    """
+    """Ends a training after so many epochs, before its learning-rate schedule does."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -75,10 +66,7 @@ class StopAfter(pl.Callback):
 
 
 class AverageEpochs(pl.Callback):
-    """Validates and keeps the mean of the trained weights over all epochs so far; training goes on from the last ones.
-
-    See `EpochMean`.
-    """
+    """Validates and keeps the mean of the trained weights over all epochs (`EpochMean`); trains on from the last."""
 
     def __init__(self) -> None:
         self._mean = EpochMean()
@@ -127,11 +115,7 @@ class Best:
 
 
 class Progress(pl.Callback):
-    """What every epoch reached, and the weights of the best one; checkpoints hold both.
-
-    Args:
-        monitor: name of the metric by which epochs are compared, the lowest is best.
-    """
+    """What every epoch reached, and the weights of the one with the lowest `monitor`; checkpoints hold both."""
 
     def __init__(self, monitor: str) -> None:
         self.rows: dict[int, dict[str, float]] = {}  # by number of the epoch: `train_loss`, `seconds`, `val_wer`
@@ -199,18 +183,10 @@ def train(
     is_base_frozen: bool,
     limit: int | None = None,
 ) -> None:
-    """Train, from a checkpoint if the experiment has found one.
+    """Train a model that is ready, from a checkpoint if the trainer's experiment has found one.
 
-    Args:
-        trainer: has its experiment.
-        model: ready to train.
-        progress: takes down what is reached.
-        average_epochs: validate and keep the mean of the weights over all epochs so far.
-        is_base_frozen: checkpoints hold the trained weights only.
-        limit: epochs after which to stop, None for the trainer's own limits.
-
-    Raises:
-        InputError: the trainer's settings do not go with the data.
+    Of a frozen base checkpoints hold the trained weights only; `limit` is in epochs, None: the trainer's own.
+    InputError: the trainer's settings do not go with the data.
     """
     callbacks: list[pl.Callback] = [AverageEpochs()] if average_epochs else []
     callbacks.append(progress)

@@ -11,9 +11,9 @@ from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
+from nemo_ds2_adapters.adaptation.choice import Outcome, is_of_use
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
-from nemo_ds2_adapters.adaptation.outcome import Outcome
 from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits, describe, weights_hash
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
@@ -44,7 +44,7 @@ def adapt_speakers(
     progress: bool = False,
     say: Callable[[str], object] = logger.info,
 ) -> list[SpeakerResult]:
-    """Train an adapter for every speaker, and put it into the store.
+    """Train an adapter for every speaker, and put it into the store: one result per speaker, in the same order.
 
     Each is what this speaker alone gets, whoever the others are, with the given prior or by cross-validation; and is
     trained anew from the start whatever the store has: nothing is scored on what it was trained on. Or priors are made
@@ -68,9 +68,6 @@ def adapt_speakers(
         keep_activations: in the store, for a later run; its `erase` removes them with the user.
         progress: show bars.
         say: is told in a line whether priors are made, and what they are like.
-
-    Returns:
-        one result per speaker, in the same order.
 
     Raises:
         InputError: a setting is wrong.
@@ -141,8 +138,8 @@ def _with_priors(
         say(f"for {len(part)} speakers, who are not in it, a {describe(prior)[0]}")
         for line in describe(prior)[1:]:
             say(line)
-    if not any(prior.helps for prior, _ in parts):
-        say("no prior helps those left out of it: each one's own recordings decide")
+    if not any(is_of_use(prior) for prior, _ in parts):
+        say("no prior is safely of use to those left out of it: each one's own recordings decide")
         return [(None, list(pending))]
     number = {speaker.user_id: k for k, (_, part) in enumerate(parts) for speaker in part}
     # Who has said too little to be in any population may have any prior.
@@ -150,14 +147,9 @@ def _with_priors(
 
 
 def within_limits(speakers: Sequence[Speaker], section: Mapping[str, Any]) -> list[Speaker]:
-    """The speakers without utterances that are too short or too long; who has too few left has a problem.
+    """The speakers without utterances that are too short or too long for the config's section `model.train_ds`.
 
-    Args:
-        speakers: of a manifest.
-        section: the config's section `model.train_ds`.
-
-    Raises:
-        InputError: a limit is no number.
+    Who has too few left has a problem. InputError: a limit is no number.
     """
     found = []
     for speaker in speakers:

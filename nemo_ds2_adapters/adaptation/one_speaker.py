@@ -3,67 +3,49 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
-from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.adaptation import lightning_fit as lightning
-from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
+from nemo_ds2_adapters.adaptation.decision import cross_validate
 from nemo_ds2_adapters.adaptation.engine import Engine
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
-from nemo_ds2_adapters.adaptation.from_prior import adapt_from_prior
-from nemo_ds2_adapters.adaptation.loaders import set_up_data
+from nemo_ds2_adapters.adaptation.group import adapt_one
 from nemo_ds2_adapters.adaptation.losses import regularised
-from nemo_ds2_adapters.adaptation.outcome import WHAT
 from nemo_ds2_adapters.adaptation.prepare import (
     change_vocabulary,
+    check_data,
+    compute,
     freeze_all_but_adapter,
     left_as_it_was,
     set_optimizer,
+    set_up_data,
 )
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits
-from nemo_ds2_adapters.adaptation.report import Adaptation
-from nemo_ds2_adapters.adaptation.settings import ADAPTER, LEAST_RECORDINGS, Settings
-from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, weights_hash
+from nemo_ds2_adapters.adaptation.report import Adaptation, Reached
+from nemo_ds2_adapters.adaptation.settings import ADAPTER
+from nemo_ds2_adapters.adaptation.start import start_from_prior, starting_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
-from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.base_training.experiment import experiment, make_trainer, nemo_path, seeded
-from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance
-from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.formats.reading import FilePath
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Reached:
-    """What training has come to."""
-
-    wer_before: float | None = None
-    wer_after: float | None = None
-    epochs: int = 0  # 0: what the adapter was compared with is kept
-    history: list[dict[str, float]] = field(default_factory=list)
-    is_cross_validated: bool = False
-    was_finished: bool = False
-    reason: str = ""  # of what is kept, where a voice prior has decided it
 
 
 def adapt_speaker(
@@ -91,9 +73,6 @@ def adapt_speaker(
         inputs: files that are read, by what a person calls them: none of them is written.
         say: is told in lines what the data are like and how they are computed.
         prior: of this base: training starts from it, and goes by its recipe.
-
-    Returns:
-        what was reached, and the paths of what was written.
 
     Raises:
         InputError: a setting, the name or the data are wrong, or training did not converge; the model has the
@@ -134,7 +113,7 @@ def adapt_speaker(
                 check_not_input(output, {**recordings, **(inputs or {})})
             lightning.place_for(model, trainer)
             if data:
-                say(compute(data, trainer))
+                say(compute(data, lightning.autocast_type(trainer), trainer.progress_bar_callback is not None))
                 stack.enter_context(model.encoder.resuming(data[0].point))
             else:
                 say(f"frozen part: computed in every epoch ({why_not})")
@@ -144,7 +123,8 @@ def adapt_speaker(
             reached = reached or fit(model, trainer, start, data, validation is not None, settings)
         is_kept = bool(reached.epochs or reached.reason) or keep_base(model, start, settings.start.continue_existing)
         enable_adapters(model, name if is_kept else None)
-        path = save(model, adapter, reached, model_path, path if is_kept else None) if trainer.is_global_zero else None
+        kept = path if is_kept else None
+        path = save(model, adapter, reached, prior, model_path, kept) if trainer.is_global_zero else None
     except BaseException:
         for new in set(adapter_names(model)) - set(attached):
             detach(model, new)
@@ -165,16 +145,8 @@ def fit(
 ) -> Reached:
     """Train, and leave the best weights in the model, unless what the adapter is compared with is better.
 
-    Args:
-        model: ready to train; the adapter `start` is attached and enabled, with its weights.
-        trainer: has its experiment.
-        start: the adapter before training.
-        data: activations in the cache, none if the model runs on recordings.
-        has_validation: whether the model has validation data.
-        settings: of the training.
-
-    Raises:
-        InputError: training did not converge, and there is nothing that could be kept instead.
+    The adapter `start` is attached and enabled; there are no `data` if the model runs on recordings. InputError:
+    training did not converge, and there is nothing that could be kept instead.
     """
     continued, is_base_frozen = settings.start.continue_existing, settings.is_base_frozen
     progress = lightning.Progress(settings.monitor)
@@ -184,7 +156,8 @@ def fit(
             wer_before = reached.wer_before = lightning.validate(trainer, model)["val_wer"]
     elif settings.cross_validation and data:
         shows_bar = trainer.progress_bar_callback is not None
-        verdict = cross_validate(model, data[0], start, settings.cross_validation, continued, shows_bar)
+        engine, compared_with = Engine(model, data[0], start.name), start if continued else None
+        verdict = cross_validate(engine, start, settings.cross_validation, compared_with, shows_bar)
         reached = Reached(verdict.wer_before, verdict.wer_after, verdict.epochs, is_cross_validated=True)
         if not verdict.epochs:
             return reached
@@ -210,61 +183,25 @@ def fit(
     return reached
 
 
-def start_from_prior(model: ASRModel, start: Adapter, prior: VoicePrior, settings: FitSettings) -> Adapter:
-    """The population's adapter under the name of the one that would be trained without a prior.
-
-    Raises:
-        InputError: the prior is of another base, or something is asked for that does not go with one.
-    """
-    check_fits(prior, fingerprint(model))
-    if settings.start.continue_existing or settings.start.init_from is not None or not settings.is_base_frozen:
-        raise InputError(
-            f"{ADAPTER}.prior says what training starts from: leave out init_from, continue_existing, "
-            "unfreeze_base and char_labels"
-        )
-    return replace(prior.adapter, name=start.name)
-
-
 def fit_from_prior(
     model: ASRModel, start: Adapter, data: Sequence[PrefixData], prior: VoicePrior, seed: int
 ) -> Reached | None:
-    """Leave in the model what is best for the person: base, population's adapter, or one of their own.
-
-    By the prior's record; with validation data, which is all that counts then, by these.
-
-    Args:
-        model: ready to train; the population's adapter `start` is attached and enabled.
-        start: it.
-        data: activations of training and perhaps validation data.
-        prior: the prior.
-        seed: of the order of utterances.
-
-    Returns:
-        what was reached; None if the person is unlike everybody in the population: training, not done yet, then is to
-        start from what is left in the model.
+    """Leave in the model what is best for the person, as `adapt_one` has it; None if training is to start from that.
 
     Raises:
         InputError: the base must run on recordings, or training did not converge.
     """
     if not data:
         raise InputError(f"{ADAPTER}.prior needs the frozen part computed once: leave out {ADAPTER}.cache=off")
-    outcomes, unlike = adapt_from_prior(Engine(model, data[0], start.name), [range(len(data[0]))], start, prior, seed)
-    if unlike:
-        put_weights(model, unlike[0])
-        return None
-    outcome = outcomes[0]
-    if outcome.adapter is None:
+    outcome, best = adapt_one([Engine(model, one, start.name) for one in data], start, prior, seed)
+    if outcome is not None and outcome.adapter is None:
         raise InputError(f"{outcome.problem}: lower the prior's learning rate")
-    if len(data) == 1:
-        put_weights(model, outcome.adapter)
-        return Reached(outcome.wer_before, outcome.wer_after, outcome.epochs, reason=outcome.reason)
-    engine, everything = Engine(model, data[1], start.name), range(len(data[1]))
-    kinds = {"base": zero(start), "prior": start, outcome.kind: outcome.adapter}
-    rates = {kind: sum(engine.score(everything, one), Score()).wer or 0.0 for kind, one in kinds.items()}
-    best = min(rates, key=lambda kind: rates[kind])
-    put_weights(model, kinds[best])
-    reason = f"fewest errors on the validation data: {WHAT[best]}"
-    return Reached(rates["base"], rates[best], outcome.epochs if best == "adapted" else 0, reason=reason)
+    put_weights(model, best)
+    return (
+        None
+        if outcome is None
+        else Reached(outcome.wer_before, outcome.wer_after, outcome.epochs, reason=outcome.reason)
+    )
 
 
 def put_weights(model: ASRModel, adapter: Adapter) -> None:
@@ -273,57 +210,10 @@ def put_weights(model: ASRModel, adapter: Adapter) -> None:
         part.load_state_dict(adapter.weights[point])
 
 
-def cross_validate(
-    model: ASRModel, data: PrefixData, start: Adapter, settings: Settings, continued: bool, progress: bool = False
-) -> Verdict:
-    """Train without each fold in turn, and say for how many epochs to train on everything.
-
-    Raises:
-        InputError: there is one recording only.
-    """
-    utterances = range(len(data))
-    if len({data.recording(i) for i in utterances}) < LEAST_RECORDINGS:
-        raise InputError(
-            "model.train_ds: one utterance cannot tell whether an adapter helps; give more, or model.adapter.folds=0"
-        )
-    engine = Engine(model, data, start.name)
-    trial = Trial.of(engine, start, utterances, settings, start if continued else None)
-    description = f"{len(trial.members)}-fold cross-validation"
-    with tqdm(total=settings.max_epochs, desc=description, unit="epoch", leave=False, disable=not progress) as bar:
-        while not trial.is_over:
-            run_epoch(engine, [trial])
-            bar.update()
-    return conclude(engine, trial)
-
-
-def check_data(model: ASRModel, train: Sequence[Utterance], validation: Sequence[Utterance] | None) -> Iterator[str]:
-    """Check transcripts and recordings against the model, and say in lines what they are like.
-
-    Raises:
-        InputError: a transcript or a recording that the model cannot use.
-    """
-    for name, utterances in (("train_ds", train), ("validation_ds", validation)):
-        key = f"model.{name}.manifest_filepath"
-        if utterances is not None:
-            check_vocabulary(utterances, key, model)
-            yield from check_recordings(utterances, model).lines(key)
-
-
-def compute(data: Sequence[PrefixData], trainer: Any) -> str:
-    """Run everything through the frozen part, and say how long that took."""
-    started = time.monotonic()
-    shows_bar = trainer.progress_bar_callback is not None
-    computed = sum(one.compute(lightning.autocast_type(trainer), shows_bar) for one in data)
-    seconds, stored = time.monotonic() - started, sum(map(len, data)) - computed
-    return f"frozen part: computed once, {computed} utterances in {seconds:.1f} s, {stored} were there from before"
-
-
 def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:
     """Make an attached adapter what it is compared with: as it was if it is continued, otherwise the base.
 
-    Returns:
-        whether it could be made that. If not, it is detached: it is of a kind that takes the place of what the base
-        computes.
+    Whether it could be made that; if not, since it takes the place of what the base computes, it is detached.
     """
     if not continued and not is_additive(start):
         detach(model, start.name)
@@ -349,22 +239,21 @@ def adapter_path(model_path: Path, settings: FitSettings) -> Path | None:
 
 
 def save(
-    model: ASRModel, adapter: ChosenAdapter, reached: Reached, model_path: Path, path: Path | None
+    model: ASRModel,
+    adapter: ChosenAdapter,
+    reached: Reached,
+    prior: VoicePrior | None,
+    model_path: Path,
+    path: Path | None,
 ) -> Path | None:
-    """Save the model, and the adapter in a file of its own at `path`, if there is one, which is returned.
-
-    Raises:
-        AdapterFileError: a file cannot be written.
-    """
+    """Save the model, and the adapter in a file of its own at `path`, if there is one, which is returned."""
     model_path.parent.mkdir(parents=True, exist_ok=True)
     save_nemo(model, model_path)
     if path is None:
         return None
-    metadata: dict[str, Any] = {
-        "wer_before": reached.wer_before,
-        "wer_after": reached.wer_after,
-        "epochs": reached.epochs,
-    }
+    metadata: dict[str, Any] = {name: getattr(reached, name) for name in ("wer_before", "wer_after", "epochs")}
+    if prior is not None:
+        metadata["prior"] = weights_hash(prior.adapter)
     if adapter.user_id is not None:
         metadata["user_id"] = adapter.user_id
     save_adapter(model, str(adapter.name), path, metadata)

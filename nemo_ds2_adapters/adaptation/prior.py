@@ -8,15 +8,18 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
-from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import FilePath, read_adapter
+from nemo_ds2_adapters.store.store import PRIOR, AdapterStore
 
 KEY = "voice_prior"  # of the population adapter's metadata
+MOST = 1e9  # of any number in a prior's file
+MOST_EPOCHS = 1000
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class VoicePrior:
     @property
     def helps(self) -> bool:
         """Whether those left out gained, with the population's adapter or one of their own, for any step."""
+        if not self.record:
+            return False
         gains = [[one.base_errors, one.prior_errors, one.adapted_errors] for one in self.record]
         before, *after = (sum(errors) for errors in zip(*gains))
         return min(after) < before
@@ -121,12 +126,24 @@ class VoicePrior:
         return prior
 
     def _check(self, label: str) -> None:
-        numbers = [self.lr, self.batch_size, *(value for step in self.recipe for value in asdict(step).values())]
-        numbers += [value for one in self.record for value in asdict(one).values()]
-        is_sound = all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers)
-        seconds = [step.seconds for step in self.recipe] + [one.seconds for one in self.record] if is_sound else [0]
-        if not is_sound or not self.recipe or min(seconds) <= 0 or any(step.share > 1 for step in self.recipe):
+        are_numbers = all(map(_has_numbers, (self, *self.recipe, *self.record)))
+        spread = self.spread.values() if isinstance(self.spread, Mapping) else [math.nan]
+        if not (
+            are_numbers
+            and self.recipe
+            and self.record
+            and self.batch_size
+            and all(type(value) is float and math.isfinite(value) for value in spread)
+            and all(step.seconds > 0 and step.share <= 1 and step.epochs <= MOST_EPOCHS for step in self.recipe)
+            and all(one.seconds > 0 and one.step < len(self.recipe) for one in self.record)
+        ):
             raise AdapterFileError(f"{label}: its voice prior is damaged (numbers that cannot be)")
+
+
+def _has_numbers(value: Any) -> bool:
+    """Whether the numbers of a dataclass are of the kinds it says, at least 0, and not beyond reason."""
+    numbers = [(field.type, getattr(value, field.name)) for field in fields(value) if field.type in (int, float)]
+    return all(type(number) in (int, kind) and 0 <= number <= MOST for kind, number in numbers)
 
 
 def save_prior(prior: VoicePrior, path: FilePath) -> None:
@@ -139,11 +156,14 @@ def save_prior(prior: VoicePrior, path: FilePath) -> None:
 
 
 def read_prior(path: FilePath) -> VoicePrior:
-    """Read a prior; nothing of the file is executed.
+    """Read a prior, of a file or of a store that keeps one; nothing of it is executed.
 
     Raises:
         AdapterFileError: the file is damaged, or holds no prior.
+        UnknownUserError: the store has none.
     """
+    if "://" in str(path) or Path(path).is_dir():
+        return VoicePrior.of(AdapterStore(path, create=False).get(PRIOR), str(path))
     return VoicePrior.of(read_adapter(path), str(path))
 
 
@@ -184,6 +204,11 @@ def check_fits(prior: VoicePrior, fingerprint: str) -> None:
 def describe(prior: VoicePrior) -> Sequence[str]:
     """What was learnt, in lines for a person."""
     minutes = prior.seconds / 60
+    if not prior.record:
+        return [
+            f"voice prior of {prior.speakers} people's adapters; no speech was at hand to tell what it brings: who "
+            "uses it is cross-validated, from the better one of base and this adapter"
+        ]
     lines = [f"voice prior of {prior.speakers} people, {minutes:.0f} minutes of speech; people left out of it:"]
     for step in prior.recipe:
         people = prior.experiences(step)
@@ -202,10 +227,3 @@ def describe(prior: VoicePrior) -> Sequence[str]:
 
 def _change(errors: int, base: int) -> str:
     return f"{100 * (errors / base - 1):+.0f} % errors" if base else "no errors"
-
-
-def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
-    """Of the training of a person's adapter from the population's, with steps of one size."""
-    return Settings(
-        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
-    )

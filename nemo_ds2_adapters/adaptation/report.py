@@ -9,13 +9,26 @@ from typing import Any
 
 from rich.table import Table
 
-from nemo_ds2_adapters.adaptation.outcome import WHAT, Kind
+from nemo_ds2_adapters.adaptation.choice import WHAT, Kind
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.evaluation import report
 from nemo_ds2_adapters.evaluation.report import as_row, percent, write_csv, write_json, write_picture
 
 SECONDS = (0, 5, 15, 45, 120, math.inf)  # of speech, between which the report tells people apart
 REPORTS = ("report.json", "report.csv", "report.png")
+
+
+@dataclass
+class Reached:
+    """What training has come to."""
+
+    wer_before: float | None = None
+    wer_after: float | None = None
+    epochs: int = 0  # 0: what the adapter was compared with is kept
+    history: list[dict[str, float]] = field(default_factory=list)
+    is_cross_validated: bool = False
+    was_finished: bool = False
+    reason: str = ""  # of what is kept, where a voice prior has decided it
 
 
 @dataclass(frozen=True)

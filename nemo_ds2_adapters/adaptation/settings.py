@@ -97,6 +97,58 @@ class Settings:
             raise InputError(f"{ADAPTER}.patience={self.patience}: expected at least 1 epoch, or null")
 
 
+@dataclass(frozen=True)
+class PriorSettings:
+    """How a population's adapter is trained, and how those left out are adapted from it (docs/defaults.md).
+
+    Raises:
+        InputError: a value is not what it must be.
+    """
+
+    epochs: int = 10  # over everybody's speech
+    lr: float = 0.002  # of the same, falling as a cosine
+    batch_size: int = 8  # utterances, of the same
+    folds: int = 3  # parts of the speakers that take turns in being left out
+    person_lr: float = 0.0005  # of a person's training, constant
+    person_batch_size: int = 4  # utterances
+    amounts: tuple[int, ...] = (1, 3, 10)  # utterances of a person that are tried, beside all
+    person_epochs: tuple[int, ...] = (1, 2, 4, 8)  # that are compared
+    shares: tuple[float, ...] = (0.5, 1.0)  # of the way to a person's own adapter, that are compared
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "person_batch_size"):
+            check_whole(f"prior.{name}", getattr(self, name), 1)
+        check_whole("prior.folds", self.folds, 2)
+        for name in ("lr", "person_lr"):
+            check_number(f"prior.{name}", getattr(self, name))
+        check_seed(self.seed)
+
+    @classmethod
+    def in_passing(cls, seed: int) -> Self:
+        """For priors that are made to adapt the same people: what few of them need is left out."""
+        return cls(amounts=(3,), person_epochs=(2, 4, 8), seed=seed)
+
+    @property
+    def population(self) -> Settings:
+        """Of the training on everybody's speech."""
+        schedule = {"name": "CosineAnnealing", "warmup_ratio": 0.1, "min_lr": 1e-5}
+        optim = {"name": "adamw", "lr": self.lr, "betas": [0.9, 0.98], "weight_decay": 0.0, "sched": schedule}
+        return Settings(optim, self.batch_size, self.epochs, seed=self.seed)
+
+    @property
+    def person(self) -> Settings:
+        """Of one person's training."""
+        return person_settings(self.person_lr, self.person_batch_size, max(self.person_epochs), self.seed)
+
+
+def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> Settings:
+    """Of the training of a person's adapter from the population's, with steps of one size."""
+    return Settings(
+        {"name": "adamw", "lr": lr, "betas": [0.9, 0.98], "weight_decay": 0.0}, batch_size, epochs, seed=seed
+    )
+
+
 def check_whole(key: str, value: Any, least: int) -> None:
     """Refuse what is not a whole number of at least `least`.
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 
-from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
+from nemo_ds2_adapters.adaptation.fit_settings import FitSettings, StartSettings
+from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits
 from nemo_ds2_adapters.adaptation.settings import ADAPTER
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import adapter_names, existing_name
+from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.base_training.experiment import seeded
 from nemo_ds2_adapters.errors import AdapterNameError, InputError
@@ -92,6 +94,21 @@ def starting_adapter(model: ASRModel, name: str, settings: StartSettings, seed: 
             "leave it out"
         )
     return replace(other, name=plain)
+
+
+def start_from_prior(model: ASRModel, start: Adapter, prior: VoicePrior, settings: FitSettings) -> Adapter:
+    """The population's adapter under the name of the one that would be trained without a prior.
+
+    Raises:
+        InputError: the prior is of another base, or something is asked for that does not go with one.
+    """
+    check_fits(prior, fingerprint(model))
+    if settings.start.continue_existing or settings.start.init_from is not None or not settings.is_base_frozen:
+        raise InputError(
+            f"{ADAPTER}.prior says what training starts from: leave out init_from, continue_existing, "
+            "unfreeze_base and char_labels"
+        )
+    return replace(prior.adapter, name=start.name)
 
 
 def _other(model: ASRModel, source: Any, store: str | None) -> Adapter:

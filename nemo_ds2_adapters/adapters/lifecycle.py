@@ -36,19 +36,14 @@ def list_adapters(model: ModelPT) -> list[str]:
 
 
 def delete_adapter(model: ModelPT, name: str) -> None:
-    """Remove an adapter: its modules, its config and what the config records about it.
-
-    Raises:
-        AdapterNameError: the model has no such adapter.
-    """
+    """Remove an adapter: its modules, its config and what the config records about it. Raises AdapterNameError."""
     detach(model, existing_name(model, name))
 
 
 def rename_adapter(model: ModelPT, old: str, new: str) -> None:
     """Give an adapter another name; it keeps its place among the adapters, so outputs do not change.
 
-    Raises:
-        AdapterNameError: there is no adapter `old`, or `new` is not legal or exists.
+    Raises AdapterNameError: there is no adapter `old`, or `new` is not legal or exists.
     """
     old = existing_name(model, old)
     new = _target_name(model, old, new)
@@ -74,10 +69,8 @@ def rename_adapter(model: ModelPT, old: str, new: str) -> None:
 def copy_adapter(model: ModelPT, source: str, target: str) -> None:
     """Attach a copy of an adapter under another name, disabled: the model's output does not change.
 
-    The copy is the starting point for another user's training, or a backup.
-
-    Raises:
-        AdapterNameError: there is no adapter `source`, or `target` is not legal or exists.
+    The copy is the starting point for another user's training, or a backup. Raises AdapterNameError: there is no
+    adapter `source`, or `target` is not legal or exists.
     """
     average_adapters(model, [source], target)
 

@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
         settings,
         start,
         prior=prior,
-        own_prior=PriorSettings(seed=settings.seed) if makes_priors else None,
+        own_prior=PriorSettings.in_passing(settings.seed) if makes_priors else None,
         key=MANIFEST,
         users_at_once=adapter["users_at_once"],
         cache=cache,

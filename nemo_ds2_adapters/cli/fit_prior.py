@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.activations.cache import CacheSettings
+from nemo_ds2_adapters.adaptation.federated import refresh_prior
 from nemo_ds2_adapters.adaptation.fit_prior import NAME, PriorSettings, learn_prior
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
@@ -17,6 +18,7 @@ from nemo_ds2_adapters.data.speakers import check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
+from nemo_ds2_adapters.store.store import AdapterStore
 
 MANIFEST = "model.train_ds.manifest_filepath"
 
@@ -30,21 +32,27 @@ def main(cfg: DictConfig) -> None:
         raise InputError(f"output={cfg.output}: give the path of the file to write")
     settings = PriorSettings(seed=cfg.seed, **values["prior"])
     beginning, cache = StartSettings.of(adapter), CacheSettings(memory=adapter["cache_memory"])
-    speakers, nobodys = read_speakers(manifest, MANIFEST, adapter["speaker_key"])
+    store = AdapterStore(cfg.from_store, create=False) if cfg.from_store else None
+    needs_none = store is not None and manifest is None
+    speakers, nobodys = ([], []) if needs_none else read_speakers(manifest, MANIFEST, adapter["speaker_key"])
     recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
-    check_not_input(cfg.output, {**files_read(cfg, MANIFEST), **recordings})
+    inputs = files_read(cfg, *(() if needs_none else (MANIFEST,)))
+    check_not_input(cfg.output, {**inputs, **recordings, "from_store": cfg.from_store})
     make_folder_of(Path(cfg.output), f"output={cfg.output}")
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
     place(model, values["trainer"])
-    start = starting_adapter(model, NAME, beginning, settings.seed)
     check_speakers(speakers, MANIFEST, model)
     for line in nobodys:
         say(f"left out: {line}")
     for speaker in speakers:
         if speaker.problem is not None:
             say(f"left out: {speaker.user_id}: {speaker.problem}")
-    prior = learn_prior(model, speakers, start, settings, cache.open())
+    if store is None:
+        start = starting_adapter(model, NAME, beginning, settings.seed)
+        prior = learn_prior(model, speakers, start, settings, cache.open(), progress=True)
+    else:
+        prior = refresh_prior(model, store, speakers, settings, cache.open(), say)
     save_prior(prior, cfg.output)
     for sentence in describe(prior):
         say(sentence)

@@ -23,7 +23,7 @@ MAX_REASONS = 10  # lines of an error message
 
 
 def check_base_path(path: str | PathLike[str]) -> Path:
-    """The path of a base model's file. Raises InputError: it ends neither with .nemo nor with .pt."""
+    """The path of a base model's file, which must end with .nemo or .pt (InputError)."""
     if Path(path).suffix not in (".nemo", ".pt"):
         raise InputError(f"model_path={path}: expected a name that ends with .nemo or .pt")
     return Path(path)

@@ -14,55 +14,44 @@ from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapter
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.compat.base_file import check_base_path, make_folder, read_base, replaced_base, write_base
-from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
+from nemo_ds2_adapters.errors import InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.original import is_original_head, linear_sizes
-from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, read_adapters
+from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, read_adapter
 
 
 class AdapterManager:
     """One adapter per file, `<adapter_name>_adapter.pt`.
 
     A head that replaces the output layer is written in the original's format, which the original reads as well; any
-    other adapter in this package's (docs/adapter_file.md). Both are read, and NeMo's. Where the original prints a
-    line and returns False, these calls raise; what they return is true.
+    other adapter in this package's (docs/adapter_file.md). Both are read, and NeMo's. Where the original prints a line
+    and returns False, these calls raise; what they return is true.
+
+    An adapter that the model has not, or a name that is not legal, is an `AdapterNameError`; a path of the wrong kind
+    an `InputError`; a file that is damaged, has several adapters, does not fit or cannot be written an
+    `AdapterFileError`.
     """
 
     @staticmethod
     def save_adapter(model: ASRModel, save_path: FilePath, adapter_name: str = "default") -> Path:
-        """Write an adapter to `<save_path>/<adapter_name>_adapter.pt`.
+        """Write an adapter to `<save_path>/<adapter_name>_adapter.pt`, and return that.
 
         Args:
             model: where it is attached.
             save_path: directory, made if it is not there.
             adapter_name: which adapter; if the model has none of this name, its one enabled adapter is saved under it.
-
-        Returns:
-            the file.
-
-        Raises:
-            AdapterNameError: the model has no such adapter, or the name is not legal.
-            InputError: `save_path` is no directory, or the name no file name.
-            AdapterFileError: a weight is not finite, or the file cannot be written.
         """
         path = adapter_file_in(save_path, adapter_name)
         return _write(_adapter_to_save(model, adapter_name), path)
 
     @staticmethod
     def load_adapter(model: ASRModel, adapter_path: FilePath) -> str:
-        """Attach the adapter of a file under its name, enable it, and disable all others.
+        """Attach the adapter of a file under its name, which is returned, enable it, and disable all others.
 
-        An adapter of this name that the model has is replaced; on any error the model is as it was.
-
-        Returns:
-            the name.
-
-        Raises:
-            AdapterFileError: the file is damaged, holds several adapters, or does not fit the model.
-            BaseMismatchError: the adapter was made for another base, as far as the file says.
-            AdapterNameError: its name is not legal.
+        An adapter of this name that the model has is replaced; on any error the model is as it was. One that was made
+        for another base, as far as the file says, is a `BaseMismatchError`.
         """
-        adapter = _only_adapter(adapter_path)
+        adapter = read_adapter(adapter_path)
         name = renamed(adapter, adapter.name).name  # legal, or nothing changes
         with naming(adapter_path), enabled_adapters(model, None):  # two heads cannot be enabled together
             loaded = attach(model, adapter, as_name=f"loading_{uuid4().hex}")
@@ -74,12 +63,10 @@ class AdapterManager:
 
     @staticmethod
     def get_adapter_info(adapter_path: FilePath) -> dict[str, Any]:
-        """`name`, `input_dim`, `hidden_dims` and `output_dim` of the adapter in a file, without a model.
-
-        Raises:
-            AdapterFileError: the file is damaged, holds several adapters, or one that is no chain of Linear layers.
-        """
-        adapter = _only_adapter(adapter_path)
+        """`name`, `input_dim`, `hidden_dims` and `output_dim` of the adapter in a file, a chain of Linear layers,
+        without
+        a model."""
+        adapter = read_adapter(adapter_path)
         with naming(adapter_path):
             sizes = linear_sizes(adapter)
         return {"name": adapter.name, "input_dim": sizes[0], "hidden_dims": sizes[1:-1], "output_dim": sizes[-1]}
@@ -88,19 +75,13 @@ class AdapterManager:
     def save_model_with_adapter(
         model: ASRModel, model_path: FilePath, adapter_path: FilePath, adapter_name: str = "default"
     ) -> Path:
-        """Write the base, without any adapter, and one adapter to a file of its own.
+        """Write the base, without any adapter, and one adapter to a file of its own, which is returned.
 
         Args:
             model: both.
             model_path: of the base: `*.nemo`, or `*.pt` for its state dict and config, read with `weights_only=True`.
             adapter_path: directory for the adapter, as `save_path` of `save_adapter`.
             adapter_name: as for `save_adapter`.
-
-        Returns:
-            the adapter's file.
-
-        Raises:
-            InputError: `model_path` ends otherwise, or a `.pt` cannot hold the model; else what `save_adapter` raises.
         """
         path = adapter_file_in(adapter_path, adapter_name)
         adapter = _adapter_to_save(model, adapter_name)
@@ -109,20 +90,13 @@ class AdapterManager:
 
     @staticmethod
     def load_model_with_adapter(model: ASRModel | None, model_path: FilePath, adapter_path: FilePath) -> ASRModel:
-        """Load a base and one adapter for it.
+        """Load a base and one adapter for it, and return the model.
 
         Args:
             model: takes over the base's weights, and the adapter as in `load_adapter`; None builds the model from the
-                file. On any error it is as it was.
+                file. On any error it is as it was; `model_path` differs in its weights alone (`InputError`).
             model_path: of the base, `*.nemo` or `*.pt`.
             adapter_path: of the adapter.
-
-        Returns:
-            the model.
-
-        Raises:
-            InputError: `model_path` is no base model, or one that differs from `model` in more than its weights.
-            AdapterFileError: the adapter's file is damaged, or does not fit.
         """
         base = read_base(check_base_path(model_path))
         if model is None:
@@ -134,7 +108,7 @@ class AdapterManager:
 
 
 def adapter_file_in(folder: FilePath, name: str) -> Path:
-    """`<folder>/<name>_adapter.pt`. Raises InputError: `folder` is no directory, or the name no file name."""
+    """`<folder>/<name>_adapter.pt`, or an InputError: `folder` is no directory, or the name no file name."""
     folder = Path(folder)
     if folder.suffix == ".pt" or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: give the directory, the file in it will be {name}_adapter.pt")
@@ -157,12 +131,3 @@ def _write(adapter: Adapter, path: Path) -> Path:
     make_folder(path.parent)
     write_adapters([adapter], path, ORIGINAL if is_original_head(adapter) else OURS)
     return path
-
-
-def _only_adapter(path: FilePath) -> Adapter:
-    adapters = read_adapters(path)
-    if len(adapters) != 1:
-        raise AdapterFileError(
-            f"{path}: holds {len(adapters)} adapters, {', '.join(adapters)}: load_adapter takes name="
-        )
-    return next(iter(adapters.values()))

@@ -45,10 +45,10 @@ def read_adapters(path: FilePath) -> dict[str, Adapter]:
 
 def read_adapter(path: FilePath) -> Adapter:
     """The only adapter of a file in any of the three formats. Raises AdapterFileError, also if it holds several."""
-    adapters = list(read_adapters(path).values())
+    adapters = read_adapters(path)
     if len(adapters) != 1:
-        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, expected one")
-    return adapters[0]
+        raise AdapterFileError(f"{path}: holds {len(adapters)} adapters, {', '.join(adapters)}: expected one")
+    return next(iter(adapters.values()))
 
 
 def look_into(path: FilePath) -> tuple[str, dict[str, Adapter]]:

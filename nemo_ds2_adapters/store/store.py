@@ -22,6 +22,9 @@ from nemo_ds2_adapters.store.version import Entry, Version, checksum, personal
 if TYPE_CHECKING:
     from nemo.core import ModelPT
 
+# Nobody's user id: under it a store keeps its voice prior, with versions as any adapter has them. No list shows it.
+PRIOR = "nemo_ds2_adapters:voice_prior"
+
 
 class AdapterStore:
     """Adapters by user id, with their earlier versions, in a local directory or at an fsspec URL.
@@ -164,7 +167,7 @@ class AdapterStore:
     ) -> Iterator[Entry]:
         """As `list`, with version, times, base, type and size of each user's current adapter."""
         stored = self._shelf.entries(since.astimezone() if since else None, on_error)
-        return (entry for entry in stored if entry.user_id.startswith(prefix))
+        return (entry for entry in stored if entry.user_id.startswith(prefix) and entry.user_id != PRIOR)
 
     def stale(self, model: "ModelPT", on_error: OnError | None = None) -> Iterator[str]:
         """As `list`, users whose adapter was made for another base than this model's: they need training anew."""

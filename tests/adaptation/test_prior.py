@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.choice import MOST_HARM, choose, is_unlike, predict
+from nemo_ds2_adapters.adaptation.choice import MOST_HARM, choose, is_of_use, is_unlike, predict
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, fit_prior, learn_by_parts, learn_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
@@ -166,8 +166,8 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
     assert not any(one.is_expected for one in few)
 
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.fit_prior.LEAST_OTHERS", 3)
-    monkeypatch.setattr(VoicePrior, "helps", True)
-    monkeypatch.setattr("nemo_ds2_adapters.adaptation.from_prior.is_unlike", lambda *_: False)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.many_speakers.is_of_use", lambda prior: True)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.group.is_unlike", lambda *_: False)
     made = run(people)
     assert all(one.is_expected and "s of speech" in one.reason for one in made)
     assert [store.get(f"s{i}").metadata["prior"] for i in range(2)] == [
@@ -179,9 +179,9 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
     assert [one.kind for one in run(people)] == [one.kind for one in made]
     assert "finished before" not in {one.status for one in run(changed)}
 
-    monkeypatch.setattr(VoicePrior, "helps", False)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.many_speakers.is_of_use", is_of_use)
     without = run(people, store=AdapterStore(tmp_path / "no"))
-    assert said[-1] == "no prior helps those left out of it: each one's own recordings decide"
+    assert said[-1] == "no prior is safely of use to those left out of it: each one's own recordings decide"
     assert not any(one.is_expected for one in without)
 
 
@@ -217,6 +217,12 @@ def test_no_choice_is_riskier_than_allowed(rows: list, base: int, own: int) -> N
     assert choice.gain >= 0
     if choice.kind != "base":
         assert predict(record, choice.kind, Score(30, base), Score(30, own)) == (choice.gain, choice.harm)
+
+
+def test_of_use(prior: VoicePrior) -> None:
+    assert is_of_use(replace(prior, record=experiences(0.10, 0.15)))
+    assert not is_of_use(replace(prior, record=experiences(0.0, 0.0)))
+    assert not is_of_use(replace(prior, record=experiences(0.10, 0.15, count=2)))
 
 
 def test_certainty_grows_with_people(prior: VoicePrior) -> None:
@@ -308,3 +314,41 @@ def test_store_and_script(people: list[Speaker], make_model, tmp_path: Path) -> 
         adapt(model, "bob", manifest, None, like, unfreeze_base=True, accelerator="cpu")
     with pytest.raises(InputError, match="made for another base"):
         adapt(make_model(encoder={"d_model": 9}), "bob", manifest, None, like, accelerator="cpu")
+
+
+STEP, PERSON = {"seconds": 3.0, "epochs": 2, "share": 1.0}, [0, 3.0, 20, 10, 8, 40, 20, 15, 12]
+DAMAGED = {
+    "seconds": ["x", -1.0, 1e300, None],
+    "speakers": [[1], -5, 1.5, True],
+    "spread": ["x", [1.0], {"a": "b"}, {"a": 10**400}],
+    "recipe": [
+        None,
+        [],
+        "abc",
+        7,
+        *([{**STEP, "epochs": n}] for n in (1.5, 10**9, 10**400)),
+        [{**STEP, "share": 2.0}],
+    ],
+    "lr": [10**400, 1e300, -0.1, True, "fast"],
+    "batch_size": [1.5, 0, -4],
+    "record": [
+        None,
+        [],
+        [[1]],
+        [[0.5, *PERSON[1:]]],
+        [[7, *PERSON[1:]]],
+        [[0, 0.0, *PERSON[2:]]],
+        [["0", *PERSON[1:]]],
+    ],
+    "unknown": [1],
+    "adapter": [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in DAMAGED.items() for value in values])
+def test_damaged_files(prior: VoicePrior, tmp_path: Path, key: str, value: object) -> None:
+    adapter = prior.as_adapter()
+    values = {**adapter.metadata["voice_prior"], key: value}
+    write_adapters([with_metadata(adapter, {"voice_prior": values})], tmp_path / "prior.pt")
+    with pytest.raises(AdapterFileError, match=r"prior\.pt: its voice prior is damaged"):
+        read_prior(tmp_path / "prior.pt")

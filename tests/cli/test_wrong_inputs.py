@@ -123,6 +123,13 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ("train", {TRAIN_DATA: "broken.json"}, "broken.json, line 1"),
     ("train", {TRAIN_DATA: "missing.json"}, "gone.wav"),
     ("adapt-speakers", {TRAIN_DATA: None}, f"{TRAIN_DATA} is not set"),
+    (
+        "adapt-speakers",
+        {"model.adapter.prior": "[1]"},
+        "prior=[1]: give the path of a voice prior, or off",
+    ),
+    ("train", {"model.adapter.prior": "data.json"}, "data.json"),
+    ("fit-prior", {"from_store": "nowhere"}, "nowhere: there is no adapter store"),
     ("eval", {TEST_DATA: None}, f"{TEST_DATA} is not set"),
     ("eval", {TEST_DATA: "broken.json"}, "broken.json, line 1"),
     ("transcribe", {"audio_dir": "."}, "set one of dataset_manifest and audio_dir, both are set"),
