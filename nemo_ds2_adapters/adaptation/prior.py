@@ -18,6 +18,8 @@ from nemo_ds2_adapters.formats.reading import FilePath, read_adapter
 from nemo_ds2_adapters.store.store import PRIOR, AdapterStore
 
 KEY = "voice_prior"  # of the population adapter's metadata
+MOST = 1e9  # of any number in a prior's file
+MOST_EPOCHS = 1000
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,24 @@ class VoicePrior:
         return prior
 
     def _check(self, label: str) -> None:
-        numbers = [self.lr, self.batch_size, *(value for step in self.recipe for value in asdict(step).values())]
-        numbers += [value for one in self.record for value in asdict(one).values()]
-        is_sound = all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers)
-        seconds = [step.seconds for step in self.recipe] + [one.seconds for one in self.record] if is_sound else [0]
-        if not is_sound or not self.recipe or min(seconds) <= 0 or any(step.share > 1 for step in self.recipe):
+        are_numbers = all(map(_has_numbers, (self, *self.recipe, *self.record)))
+        spread = self.spread.values() if isinstance(self.spread, Mapping) else [math.nan]
+        if not (
+            are_numbers
+            and self.recipe
+            and self.record
+            and self.batch_size
+            and all(type(value) is float and math.isfinite(value) for value in spread)
+            and all(step.seconds > 0 and step.share <= 1 and step.epochs <= MOST_EPOCHS for step in self.recipe)
+            and all(one.seconds > 0 and one.step < len(self.recipe) for one in self.record)
+        ):
             raise AdapterFileError(f"{label}: its voice prior is damaged (numbers that cannot be)")
+
+
+def _has_numbers(value: Any) -> bool:
+    """Whether the numbers of a dataclass are of the kinds it says, at least 0, and not beyond reason."""
+    numbers = [(field.type, getattr(value, field.name)) for field in fields(value) if field.type in (int, float)]
+    return all(type(number) in (int, kind) and 0 <= number <= MOST for kind, number in numbers)
 
 
 def save_prior(prior: VoicePrior, path: FilePath) -> None:

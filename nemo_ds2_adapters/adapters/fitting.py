@@ -81,7 +81,8 @@ def _check_sizes(adapter: Adapter, adapter_class: type) -> None:
         with torch.device("meta"):
             part = adapter_class(**config)
     except Exception as error:  # whatever a class may raise on arguments that nobody checked
-        raise AdapterFileError(f"adapter {adapter.name!r} cannot be built from its config: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise AdapterFileError(f"adapter {adapter.name!r} cannot be built from its config: {reason}") from error
     shapes = {key: value.shape for key, value in part.state_dict().items()}
     own = sum(b.numel() for module in part.modules() for b in module.buffers(recurse=False))
     if own > MAX_BUFFER_NUMBERS:
@@ -94,7 +95,7 @@ def _check_sizes(adapter: Adapter, adapter_class: type) -> None:
 def _texts(value: Any, keys_only: bool = False) -> Iterator[str]:
     """The keys of nested dictionaries and lists, and the texts that are values."""
     if isinstance(value, dict):
-        yield from value
+        yield from map(str, value)
         value = list(value.values())
     if isinstance(value, list):
         for item in value:

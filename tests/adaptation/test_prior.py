@@ -314,3 +314,41 @@ def test_store_and_script(people: list[Speaker], make_model, tmp_path: Path) -> 
         adapt(model, "bob", manifest, None, like, unfreeze_base=True, accelerator="cpu")
     with pytest.raises(InputError, match="made for another base"):
         adapt(make_model(encoder={"d_model": 9}), "bob", manifest, None, like, accelerator="cpu")
+
+
+STEP, PERSON = {"seconds": 3.0, "epochs": 2, "share": 1.0}, [0, 3.0, 20, 10, 8, 40, 20, 15, 12]
+DAMAGED = {
+    "seconds": ["x", -1.0, 1e300, None],
+    "speakers": [[1], -5, 1.5, True],
+    "spread": ["x", [1.0], {"a": "b"}, {"a": 10**400}],
+    "recipe": [
+        None,
+        [],
+        "abc",
+        7,
+        *([{**STEP, "epochs": n}] for n in (1.5, 10**9, 10**400)),
+        [{**STEP, "share": 2.0}],
+    ],
+    "lr": [10**400, 1e300, -0.1, True, "fast"],
+    "batch_size": [1.5, 0, -4],
+    "record": [
+        None,
+        [],
+        [[1]],
+        [[0.5, *PERSON[1:]]],
+        [[7, *PERSON[1:]]],
+        [[0, 0.0, *PERSON[2:]]],
+        [["0", *PERSON[1:]]],
+    ],
+    "unknown": [1],
+    "adapter": [1],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in DAMAGED.items() for value in values])
+def test_damaged_files(prior: VoicePrior, tmp_path: Path, key: str, value: object) -> None:
+    adapter = prior.as_adapter()
+    values = {**adapter.metadata["voice_prior"], key: value}
+    write_adapters([with_metadata(adapter, {"voice_prior": values})], tmp_path / "prior.pt")
+    with pytest.raises(AdapterFileError, match=r"prior\.pt: its voice prior is damaged"):
+        read_prior(tmp_path / "prior.pt")

@@ -315,3 +315,15 @@ def test_a_new_version_is_used(model, attach, make_store, export) -> None:
         store.put(names[0], replace(store.get(names[1]), info=store.get(names[0]).info))
         assert np.array_equal(recogniser(features, lengths, [names[0]])[0], other) and not np.array_equal(first, other)
         store.rollback(names[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("adapters", ["rows", "bank"])
+def test_on_a_gpu(model, attach, make_store, export, adapters: str) -> None:
+    names = attach(model, "all", each=2)
+    features, lengths, users = torch.randn(3, 16, 40).numpy(), np.array([40, 7, 33]), [names[1], None, names[0]]
+    expected = in_torch(model, features, lengths, users, AdapterBank(model))
+    store, like = make_store(model, names), attached_adapter(model, names[0])
+    path = export(model.cuda(), adapters, like=like)
+    for provider in {"CPUExecutionProvider", "CUDAExecutionProvider"} & set(onnxruntime.get_available_providers()):
+        assert_same(OnnxRecogniser(path, store, providers=[provider])(features, lengths, users), expected)

@@ -76,6 +76,18 @@ def test_model_for_streams(run_script, restore, manifest: Path, tmp_path: Path) 
     torch.testing.assert_close(torch.cat(outputs), whole[0, : int(lengths)], atol=1e-4, rtol=1e-4)
 
 
+def test_bf16(run_script, restore, manifest: Path, tmp_path: Path) -> None:
+    """Arithmetic in bf16, weights in fp32: not what fp32 gives, but near it."""
+    weights = []
+    for name, precision in (("full", "32"), ("less", "bf16-mixed")):
+        overrides = ("trainer.max_epochs=1", f"name={name}", "seed=1", "model.preprocessor.dither=0")
+        *_, path = train(run_script, manifest, tmp_path, *overrides, f"trainer.precision={precision}")
+        weights.append(restore(Path(path.split()[1])).encoder.state_dict())
+    assert {value.dtype for value in weights[1].values() if value.is_floating_point()} == {torch.float32}
+    differences = [(one - other).abs().max() for one, other in zip(*(each.values() for each in weights))]
+    assert 0 < max(differences) < 0.1
+
+
 def test_wrong_input(run_script, manifest: Path, tmp_path: Path) -> None:
     finished = run_script(
         SCRIPT, f"model.train_ds.manifest_filepath={manifest}", "model.validation_ds.manifest_filepath=no.json"
