@@ -6,7 +6,8 @@ Neither base nor prior may know the people. For each number of seconds that a pe
 so many gets an adapter as adapt_speakers.py makes it; base, population's adapter and what was kept are scored on the
 person's test recordings. With `--fine-tune`, all weights of the base are trained for each person, with the same
 speech, and scored on another person as well; with `--linear`, NeMo's LinearAdapter at the defaults of NeMo's own
-script. A table, personal.json and personal.png; intervals are over people (percentile bootstrap).
+script; with `--alone`, adapters that know no prior. A table, personal.json and personal.png; intervals are over people
+(percentile bootstrap).
 """
 
 import argparse
@@ -46,14 +47,9 @@ LINEAR = {"_target_": "nemo.collections.common.parts.adapter_modules.LinearAdapt
 LINEAR_STEPS, LINEAR_BATCH = 1000, 16  # of NeMo's asr_adaptation.yaml, as is the optimiser below
 COSINE = {"name": "CosineAnnealing", "warmup_ratio": 0.1, "min_lr": 1e-5}
 LINEAR_OPTIM = {"name": "adamw", "lr": 0.001, "betas": [0.9, 0.98], "weight_decay": 0.0, "sched": COSINE}
-BASE, PRIOR, PERSONAL, LINEAR_WAY, FULL = (
-    "base",
-    "no speech: prior",
-    "personal adapter",
-    "LinearAdapter",
-    "all weights",
-)
-COLOURS = {PERSONAL: "#2a7f62", LINEAR_WAY: "#7a68a6", FULL: "#356abc"}
+BASE, PRIOR, PERSONAL, ALONE = "base", "no speech: prior", "personal adapter", "without a prior"
+LINEAR_WAY, FULL = "LinearAdapter", "all weights"
+COLOURS = {PERSONAL: "#2a7f62", ALONE: "#c78a2c", LINEAR_WAY: "#7a68a6", FULL: "#356abc"}
 
 
 @dataclass(frozen=True)
@@ -132,20 +128,23 @@ def scored(
         return [sum(engine.score(one, adapter), Score()) for adapter, one in zip(adapters, positions)]
 
 
-def by_adapters(model: EncDecCTCModel, people: list[Person], prior: VoicePrior) -> tuple[list[Score], str]:
+def by_adapters(
+    model: EncDecCTCModel, people: list[Person], like: Adapter, prior: VoicePrior | None
+) -> tuple[list[Score], str]:
     """With what `adapt_group` keeps for each; and how often it is what, and its processor time."""
     started = time.process_time()
+    start = new_adapter(model, "person", dict(like.config), 0)
     adapters: list[Adapter | None] = []
     kinds: list[str] = []
     for first in range(0, len(people), AT_ONCE):
         some = [person.train for person in people[first : first + AT_ONCE]]
         settings = Settings({"name": "adamw", "lr": 0.002})
-        outcomes = dict(adapt_group(model, some, settings, prior.adapter, prior=prior))
+        outcomes = dict(adapt_group(model, some, settings, start, prior=prior))
         adapters += [outcomes[i].adapter for i in range(len(some))]
         kinds += [outcomes[i].kind if outcomes[i].problem is None else "problem" for i in range(len(some))]
     seconds = (time.process_time() - started) / len(people)
     note = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    return scored(model, adapters, prior.adapter, people), f"{note}; {seconds:.1f} s each"
+    return scored(model, adapters, like, people), f"{note}; {seconds:.1f} s each"
 
 
 def by_linear_adapters(model: EncDecCTCModel, people: list[Person]) -> tuple[list[Score], str]:
@@ -245,6 +244,7 @@ def main() -> None:
     )
     parser.add_argument("--people", type=int, default=None, help="only the first so many")
     parser.add_argument("--fine-tune", type=float, nargs=2, metavar=("LR", "EPOCHS"), help="all weights of the base")
+    parser.add_argument("--alone", action="store_true", help="adapters without the prior, by cross-validation")
     parser.add_argument("--linear", action="store_true", help="NeMo's LinearAdapter, 1,000 steps")
     parser.add_argument("--output", type=Path, default=Path("personal"), help="folder")
     options = parser.parse_args()
@@ -266,7 +266,9 @@ def main() -> None:
             continue
         some, own_base = [people[i].given(seconds) for i in have], [base[i] for i in have]
         mean = float(np.mean([person.seconds() for person in some]))
-        rows.append(Row(PERSONAL, mean, own_base, *by_adapters(model, some, prior)))
+        rows.append(Row(PERSONAL, mean, own_base, *by_adapters(model, some, prior.adapter, prior)))
+        if options.alone:
+            rows.append(Row(ALONE, mean, own_base, *by_adapters(model, some, prior.adapter, None)))
         if options.linear:
             rows.append(Row(LINEAR_WAY, mean, own_base, *by_linear_adapters(model, some)))
         if options.fine_tune:

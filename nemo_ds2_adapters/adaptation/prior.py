@@ -131,7 +131,6 @@ class VoicePrior:
         if not (
             are_numbers
             and self.recipe
-            and self.record
             and self.batch_size
             and all(type(value) is float and math.isfinite(value) for value in spread)
             and all(step.seconds > 0 and step.share <= 1 and step.epochs <= MOST_EPOCHS for step in self.recipe)

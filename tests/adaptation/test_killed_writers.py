@@ -156,7 +156,7 @@ def quietly(*arguments: str) -> None:
 def test_what_training_ends_with(model: EncDecCTCModel, out: Path) -> None:
     """Model and adapter: never an adapter's file of a training whose model is not there."""
     final, file = out / "run" / "final.nemo", out / "run" / "adapters.pt"
-    task = partial(save, model, ChosenAdapter("old"), Reached(epochs=1), final, file)
+    task = partial(save, model, ChosenAdapter("old"), Reached(epochs=1), None, final, file)
     for call in killed(task, [0, 100, 10_000]):
         names = visible(out / "run") if (out / "run").exists() else set()
         assert names in (set(), {"final.nemo"}, {"final.nemo", "adapters.pt"}), call
@@ -173,7 +173,8 @@ def test_what_training_ends_with(model: EncDecCTCModel, out: Path) -> None:
 
 def test_reports(out: Path) -> None:
     def results(count: int) -> list[SpeakerResult]:
-        return [SpeakerResult(f"user {i}", "trained", 3, 9.0, 0.5, 0.4, 2) for i in range(count)]
+        rates = {"wer_before": 0.5, "wer_after": 0.4, "epochs": 2}
+        return [SpeakerResult(f"user {i}", "trained", 3, 9.0, **rates) for i in range(count)]
 
     write_reports(results(2), out)
     for call in killed(partial(write_reports, results(3), out), [0, 100, 500]):

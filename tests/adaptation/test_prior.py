@@ -333,7 +333,6 @@ DAMAGED = {
     "batch_size": [1.5, 0, -4],
     "record": [
         None,
-        [],
         [[1]],
         [[0.5, *PERSON[1:]]],
         [[7, *PERSON[1:]]],
