@@ -11,7 +11,6 @@ script; with `--alone`, adapters that know no prior. A table, personal.json and 
 """
 
 import argparse
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -163,23 +162,20 @@ def by_linear_adapters(model: EncDecCTCModel, people: list[Person]) -> tuple[lis
     return scores, f"{(time.process_time() - started) / len(people):.1f} s each"
 
 
-def by_fine_tuning(
-    model: EncDecCTCModel, people: list[Person], lr: float, epochs: int
-) -> tuple[list[Score], list[Score], str]:
+def by_fine_tuning(base: str, people: list[Person], lr: float, epochs: int) -> tuple[list[Score], list[Score], str]:
     """With all weights trained for each person: their scores, and those of the next person with the same weights."""
     started = time.process_time()
     own, others = [], []
     for person, other in zip(people, [*people[1:], people[0]]):
-        tuned = fine_tuned(model, person.train, lr, epochs)
+        tuned = fine_tuned(restore_model(base, None), person.train, lr, epochs)
         own.append(sum((one.score for one in recognise(tuned, person.test, progress=False)), Score()))
         others.append(sum((one.score for one in recognise(tuned, other.test, progress=False)), Score()))
     return own, others, f"{(time.process_time() - started) / len(people):.1f} s each"
 
 
-def fine_tuned(model: EncDecCTCModel, utterances: Sequence[Utterance], lr: float, epochs: int) -> EncDecCTCModel:
-    """A copy of the base, all of its weights trained; norms keep their statistics, which a minute does not give."""
+def fine_tuned(tuned: EncDecCTCModel, utterances: Sequence[Utterance], lr: float, epochs: int) -> EncDecCTCModel:
+    """The base, all of its weights trained; norms keep their statistics, which a minute does not give."""
     torch.manual_seed(0)
-    tuned = copy.deepcopy(model)
     tuned.spec_augmentation = None
     tuned.unfreeze()
     tuned.train()
@@ -272,7 +268,7 @@ def main() -> None:
         if options.linear:
             rows.append(Row(LINEAR_WAY, mean, own_base, *by_linear_adapters(model, some)))
         if options.fine_tune:
-            own, others, note = by_fine_tuning(model, some, options.fine_tune[0], int(options.fine_tune[1]))
+            own, others, note = by_fine_tuning(options.base, some, options.fine_tune[0], int(options.fine_tune[1]))
             rows.append(Row(FULL, mean, own_base, own, note))
             forgot = Row("", mean, [*own_base[1:], own_base[0]], others)
             print(f"all weights, {mean:.0f} s: other people {percent(forgot.base_wer)} -> {percent(forgot.wer)}")

@@ -145,13 +145,13 @@ class FitSettings:
         Raises:
             InputError: nothing is left.
         """
-        train = _some_within("model.train_ds", self.train_ds, train)
+        train = some_within("model.train_ds", self.train_ds, train)
         size = self.train_ds["batch_size"]
         if self.train_ds.get("drop_last") and len(train) < size:
             raise InputError(f"model.train_ds.drop_last=true leaves none: {len(train)} utterances, batches of {size}")
         if validation is None:
             return train, None
-        return train, _some_within("model.validation_ds", self.validation_ds, validation)
+        return train, some_within("model.validation_ds", self.validation_ds, validation)
 
 
 def _check_trainer(trainer: Mapping[str, Any], has_validation: bool) -> None:
@@ -184,7 +184,8 @@ def _check_checkpoints(exp_manager: Mapping[str, Any]) -> None:
         )
 
 
-def _some_within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
+def some_within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Those that are neither too short nor too long. Raises InputError if there are none."""
     left = within(key, section, utterances)
     if not left:
         raise InputError(f"{key}: min_duration and max_duration leave none of {len(utterances)} utterances")

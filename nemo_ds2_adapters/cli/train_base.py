@@ -4,6 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.adaptation.fit_settings import some_within
 from nemo_ds2_adapters.adaptation.settings import check_optim, check_seed, check_whole
 from nemo_ds2_adapters.base_training.fit import frequent_characters, train_base
 from nemo_ds2_adapters.cli.output import say
@@ -24,8 +25,9 @@ def main(cfg: DictConfig) -> None:
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     check_seed(values["seed"])
     check_optim(values["model"]["optim"])
-    for name in ("train_ds", "validation_ds"):
+    for name, utterances in (("train_ds", train), ("validation_ds", validation)):
         check_whole(f"model.{name}.batch_size", values["model"][name].get("batch_size"), 1)
+        some_within(f"model.{name}", values["model"][name], utterances)
     check_whole("trainer.max_epochs", values["trainer"].get("max_epochs"), 1)
     trained = train_base(values, train, validation, say)
     print("not compared by WER" if trained.wer is None else f"best validation WER {100 * trained.wer:.1f} %")
