@@ -14,6 +14,7 @@ PACKAGE = "nemo_ds2_adapters"
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}  # page by file
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 BINARY = (".nemo", ".pt")
+IMAGES = (".svg", ".png")
 LANGUAGES = {".py": "python", ".pyi": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".cfg": "ini"}
 
 
@@ -48,8 +49,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     def moved(match: re.Match[str]) -> str:
         target = resolved(source, match[1])
-        if target is None or target.suffix in (".svg", ".png"):
+        if target is None:
             return match[0]
+        if target.suffix in IMAGES:  # all of them lie in docs/
+            return f"]({os.path.relpath(target, ROOT / 'docs' / Path(uri).parent)})"
         return f"]({os.path.relpath(page_of(target), Path(uri).parent)}{match[2] or ''})"
 
     return LINK.sub(moved, markdown)
@@ -95,7 +98,7 @@ def defined_in(module: str, name: str) -> str:
 def linked(source: Path) -> set[Path]:
     """Files and folders of the checkout that a page links to."""
     targets = (resolved(source, match[1]) for match in LINK.finditer(source.read_text("utf-8")))
-    return {target for target in targets if target is not None}
+    return {target for target in targets if target is not None and target.suffix not in IMAGES}
 
 
 def resolved(source: Path, link: str) -> Path | None:
