@@ -5,11 +5,10 @@ In rounds, each of which trains everybody's from the last mean where their speec
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nemo.collections.asr.models import ASRModel
-from torch import Tensor
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.fit_prior import NAME, usable
@@ -17,7 +16,7 @@ from nemo_ds2_adapters.adaptation.group import training_engine
 from nemo_ds2_adapters.adaptation.left_out import Tried, measured, try_people
 from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior
 from nemo_ds2_adapters.adaptation.settings import PriorSettings, Settings
-from nemo_ds2_adapters.adapters.adapter import Adapter, State, mean, with_metadata
+from nemo_ds2_adapters.adapters.adapter import Adapter, combination, mean, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.data.speakers import Speaker
 from nemo_ds2_adapters.errors import InputError
@@ -108,11 +107,12 @@ def in_rounds(
         step: of the way from a round's start to the mean of what was trained from it.
         momentum: of the last round's step that is gone once more.
     """
-    now, velocity = start, None
+    before = now = start
     for _ in range(rounds):
-        change = _combined(lambda trained, old: trained - old, mean(train(now)).weights, now.weights)
-        velocity = change if velocity is None else _combined(lambda c, v: c + momentum * v, change, velocity)
-        now = replace(now, weights=_combined(lambda old, v: old + step * v, now.weights, velocity))
+        trained = mean(train(now))
+        # now + step * (trained - now) + momentum * (now - before)
+        shares = [1 - step + momentum, step, -momentum]
+        before, now = now, combination([now, trained, before], shares)
     return now
 
 
@@ -140,12 +140,3 @@ def train_each(
         for _ in range(settings.max_epochs):
             engine.train_epoch(members)
         return [member.adapter() for member in members]
-
-
-def _combined(f: Callable[[Tensor, Tensor], Tensor], one: Mapping[str, State], other: Mapping[str, State]) -> dict:
-    return {
-        point: {
-            key: f(value, other[point][key]) if value.is_floating_point() else value for key, value in state.items()
-        }
-        for point, state in one.items()
-    }

@@ -124,6 +124,7 @@ def _spread(tried: Sequence[Tried]) -> dict[str, float]:
 def measured(
     adapter: Adapter, tried: Sequence[Tried], people: Sequence[Speaker], settings: PriorSettings
 ) -> VoicePrior:
+    """A prior of the people, with the recipe and the record that these trials of them make."""
     recipe, record = [], []
     for number, amount in enumerate(sorted({one.amount for one in tried})):
         group = [one for one in tried if one.amount == amount]

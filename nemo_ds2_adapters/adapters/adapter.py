@@ -120,7 +120,14 @@ def mean(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) ->
     Raises:
         InputError: no adapters, unsuitable weights, or adapters that differ in architecture or base.
     """
-    shares = _shares(adapters, weights)
+    return combination(adapters, _shares(adapters, weights))
+
+
+def combination(adapters: Sequence[Adapter], shares: Sequence[float]) -> Adapter:
+    """The sum of so much of each, of any sign; everything but the weights is the first one's.
+
+    Raises InputError: adapters that differ in architecture or base.
+    """
     first = adapters[0]
     for other in adapters[1:]:
         check_alike(first, other)
