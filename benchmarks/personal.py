@@ -40,7 +40,7 @@ from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.layers import MaskedBatchNorm
 
 AT_ONCE = 16  # people
-MEAN_OFF = 0.7  # of the seconds that were asked for; who has fewer is left out
+LEAST_SHARE = 0.7  # of the seconds that were asked for; who has fewer is left out
 LOST = 0.01  # word errors per word, more than this is harm
 LINEAR = {"_target_": "nemo.collections.common.parts.adapter_modules.LinearAdapter", "dim": 32}
 LINEAR_STEPS, LINEAR_BATCH = 1000, 16  # of NeMo's asr_adaptation.yaml, as is the optimiser below
@@ -257,7 +257,7 @@ def main() -> None:
         Row(PRIOR, 0.0, base, scored(model, [prior.adapter] * len(people), prior.adapter, people)),
     ]
     for seconds in options.seconds:
-        have = [i for i, person in enumerate(people) if person.seconds() >= MEAN_OFF * seconds]
+        have = [i for i, person in enumerate(people) if person.seconds() >= LEAST_SHARE * seconds]
         if not have:
             continue
         some, own_base = [people[i].given(seconds) for i in have], [base[i] for i in have]

@@ -205,23 +205,53 @@ def write_base_corpus(out_dir: Path, utterances: int = 2000, validation: int = 1
     write_corpus(out_dir, splits, seed)
 
 
+@dataclass(frozen=True)
+class Variety:
+    """Between what and what people differ; units are those of `Speaker` and `Channel`."""
+
+    pitch: tuple[int, int]
+    rate: tuple[int, int]
+    low_hz: tuple[float, float]
+    high_hz: tuple[float, float]
+    resonance_hz: tuple[float, float]
+    resonance_db: tuple[float, float]
+    snr_db: tuple[float, float]
+    reverberation_s: tuple[float, float]
+
+    def draw(self, name: str, voice: str, rng: random.Random) -> Speaker:
+        """Somebody with this voice."""
+        return Speaker(
+            name=name,
+            voice=voice,
+            pitch=rng.randint(*self.pitch),
+            rate=rng.randint(*self.rate),
+            word_gap_ms=rng.randrange(0, 130, 10),
+            channel=Channel(
+                low_hz=rng.uniform(*self.low_hz),
+                high_hz=rng.uniform(*self.high_hz),
+                resonance_hz=rng.uniform(*self.resonance_hz),
+                resonance_db=rng.uniform(*self.resonance_db),
+                snr_db=rng.uniform(*self.snr_db),
+                reverberation_s=rng.uniform(*self.reverberation_s),
+            ),
+        )
+
+
+BASE_VARIETY = Variety(
+    pitch=(30, 70),
+    rate=(120, 190),
+    low_hz=(40, 150),
+    high_hz=(6000, 7800),
+    resonance_hz=(500, 4000),
+    resonance_db=(-3, 3),
+    snr_db=(20, 45),
+    reverberation_s=(0, 0.2),
+)
+
+
 def _base_speaker(voices: Sequence[str], rng: random.Random) -> Speaker:
     voice = rng.choice(voices)
-    return Speaker(
-        name="base_" + voice.replace("+", "_"),
-        voice=voice,
-        pitch=rng.randint(30, 70),
-        rate=rng.randint(120, 190),
-        word_gap_ms=rng.randrange(0, 130, 10),
-        channel=Channel(
-            low_hz=rng.uniform(40, 150),
-            high_hz=rng.uniform(6000, 7800),
-            resonance_hz=rng.uniform(500, 4000),
-            resonance_db=rng.uniform(-3, 3),
-            snr_db=rng.uniform(20, 45),
-            reverberation_s=rng.uniform(0, 0.2),
-        ),
-    )
+    return BASE_VARIETY.draw("base_" + voice.replace("+", "_"), voice, rng)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

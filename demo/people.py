@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from demo.corpus import BASE_ACCENTS, Channel, Speaker, Utterance, write_corpus
+from demo.corpus import BASE_ACCENTS, Speaker, Utterance, Variety, write_corpus
 from demo.sentences import sentence_sets
 
 POPULATION_ACCENTS = (*BASE_ACCENTS, "en-gb-x-gbcwmd")
@@ -27,6 +27,16 @@ OTHER_ACCENTS = (*POPULATION_ACCENTS, "en-029", "en-gb-scotland")
 OTHER_VARIANTS = (
     *("Denis", "Diogo", "Gene2", "Hugo", "Jacky", "Mr serious", "RicishayMax2", "antonio", "david", "edward2", "fast"),
     *("grandma", "iven4", "kaukovalta", "m8", "norbert", "rob", "sandro"),
+)
+VARIETY = Variety(
+    pitch=(25, 75),
+    rate=(110, 180),
+    low_hz=(50, 320),
+    high_hz=(3200, 7500),
+    resonance_hz=(500, 3500),
+    resonance_db=(-2, 9),
+    snr_db=(13, 35),
+    reverberation_s=(0, 0.4),
 )
 
 
@@ -51,21 +61,7 @@ def _utterances(speaker: Speaker, train: int, test: int) -> dict[str, list[Utter
 
 
 def _person(name: str, accents: Sequence[str], variants: Sequence[str], rng: random.Random) -> Speaker:
-    return Speaker(
-        name=name,
-        voice=f"{rng.choice(accents)}+{rng.choice(variants)}",
-        pitch=rng.randint(25, 75),
-        rate=rng.randint(110, 180),
-        word_gap_ms=rng.randrange(0, 130, 10),
-        channel=Channel(
-            low_hz=rng.uniform(50, 320),
-            high_hz=rng.uniform(3200, 7500),
-            resonance_hz=rng.uniform(500, 3500),
-            resonance_db=rng.uniform(-2, 9),
-            snr_db=rng.uniform(13, 35),
-            reverberation_s=rng.uniform(0, 0.4),
-        ),
-    )
+    return VARIETY.draw(name, f"{rng.choice(accents)}+{rng.choice(variants)}", rng)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
