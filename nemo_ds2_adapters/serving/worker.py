@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from nemo_ds2_adapters.formats.scratch import own_temporary_folder, sweep_scratch
+
 NICENESS = 19
 
 
@@ -78,10 +80,11 @@ class Worker:
             raise WorkerDiedError from error
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once; of what it was doing nothing remains."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
+            sweep_scratch()
 
 
 def work(connection: Connection, settings: WorkerSettings) -> None:
@@ -90,7 +93,6 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
     os.nice(NICENESS)
     logging.disable(logging.WARNING)  # NeMo's long notes on schedules
     threading.Thread(target=_end_with_the_service, daemon=True).start()
-    from nemo_ds2_adapters.formats.scratch import own_temporary_folder
     from nemo_ds2_adapters.serving.training import Trainer
 
     with own_temporary_folder(), suppress(EOFError):
