@@ -1,5 +1,6 @@
 """A model that streams, people with adapters, and what they say."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import DictConfig
 
-from nemo_ds2_adapters import AdapterBank
+from nemo_ds2_adapters import AdapterBank, transcribe
 from tests.conftest import MEL_BANDS, SAMPLE_RATE, randomise
 from tests.fixtures import Attach
 
@@ -64,3 +65,24 @@ def speech() -> Speech:
         return loudness * torch.randn(count, generator=generator)
 
     return make
+
+
+@pytest.fixture
+def whole(model: EncDecCTCModel, bank: AdapterBank) -> Callable[..., str]:
+    """What a recording is recognised as offline, with somebody's adapter."""
+
+    def text(recording: torch.Tensor, user: str | None = None) -> str:
+        return transcribe(model, recording, [user], bank, max_seconds=math.inf, progress=False)[0]
+
+    return text
+
+
+@pytest.fixture
+def quiet(model: EncDecCTCModel) -> EncDecCTCModel:
+    """The model, to which silence is blanks."""
+    silence = torch.zeros(1, SAMPLE_RATE)
+    with torch.no_grad():
+        log_probs, *_ = model(input_signal=silence, input_signal_length=torch.tensor([SAMPLE_RATE]))
+        inside = log_probs[0, 20:-10]
+        model.decoder.output.bias[-1] += (inside.max(-1).values - inside[:, -1]).max() + 0.1
+    return model
