@@ -46,7 +46,7 @@ def other(recogniser, speech, people) -> Other:
 @pytest.fixture
 def unharmed(other, speech, people, whole):
     yield
-    assert other.end() == whole(speech(3.0, 1), people[0])
+    assert other.end().replace(" ", "") == whole(speech(3.0, 1), people[0]).replace(" ", "")  # pauses make spaces
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -91,7 +91,7 @@ def test_ten_minutes_of_silence(quiet, recogniser, other, people, speech) -> Non
     stream.feed(np.tile(SECOND, 600))
     while recogniser.step():
         pass
-    assert stream.partial.text.strip() == "" and stream.segments == []
+    assert stream.partial.text == "" and stream.segments == []
     assert stream._transcript._decoder._log_probs[-1].shape[0] * 20 < 2000  # ms of frames that are kept
     assert len(stream.pending.samples) < SAMPLE_RATE / 10
     stream.feed(speech(1.0))
