@@ -108,7 +108,9 @@ class StoredAdapters:
                 raise AdapterFileError(f"{label}: its weights at {branch.point} have shapes that do not fit the model")
             for key, value in state.items():
                 if not value.is_floating_point():
-                    raise AdapterFileError(f"{label}: {key} at {branch.point} is {value.dtype}, a weight is no integer")
+                    raise AdapterFileError(
+                        f"{label}: {key} at {branch.point} is {value.dtype}, a weight is no integer"
+                    )
         return branches
 
 

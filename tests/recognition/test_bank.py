@@ -285,7 +285,10 @@ def test_a_default_that_attach_would_refuse(model, store, make) -> None:
     elsewhere = replace(adapter, config={**adapter.config, "layers": [0]})  # but the weights are for the first point
     for wrong, message in (
         (replace(adapter, weights=integers), "is torch.int64"),
-        (elsewhere, r"sits in \['encoder.adapter_points.0'\], by its config it belongs in \['encoder.adapter_points.1'"),
+        (
+            elsewhere,
+            r"sits in \['encoder.adapter_points.0'\], by its config it belongs in \['encoder.adapter_points.1'",
+        ),
         (replace(adapter, module="encoder+decoder"), r"belongs in \['encoder.adapter_points.0', 'decoder'\]"),
         (replace(adapter, config={**adapter.config, "layers": [3]}), "expected layer indices from 0 to 0"),
     ):
