@@ -1,15 +1,11 @@
-"""The page in a real browser, used by a synthetic person, who reads through its microphone and uploads files."""
+"""The page in a real browser, used by a synthetic person, who reads into its microphone and uploads files."""
 
 import os
-import random
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +15,6 @@ import soxr
 from demo.corpus import DEMO_USERS, Utterance, speak
 from demo.voices import SAMPLE_RATE, Synthesizer
 from nemo_ds2_adapters import AdapterStore
-from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.formats.reading import read_adapters
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -27,115 +22,91 @@ if not CHROMIUM.exists():
     pytest.skip("needs Chromium, which is not installed", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra [dev]")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe, of the extra [dev]")
+expect = playwright.expect
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 SHOTS = os.environ.get("PAGE_SCREENSHOTS")  # a folder for pictures of every step, for somebody to look at
 SIZES = {360: 740, 1280: 900}  # pixels
 CAPTURE_RATE = 48_000  # Hz
 USER = "ann@example.com/김"  # that nothing may take for a path
+ANN = "ann-only-0123456789"  # conftest's token of the user `ann`
 BY_MICROPHONE = 3  # sentences; files are quicker than the seconds that speech takes
-START_SECONDS, STEP_SECONDS, TRAINING_SECONDS = 240, 60, 400  # on a busy machine: training gives way to all else
+STEP_SECONDS, TRAINING_SECONDS = 60, 400  # on a busy machine: training gives way to all else
+DURATION = """id => new Promise(done => {
+    const audio = document.getElementById(id);
+    const look = () => audio.duration ? done(audio.duration) : setTimeout(look, 20);
+    look();
+})"""
+Look = Callable[[Any, str], None]
 
 
 class Person:
     """Somebody with a voice, in front of a browser's microphone.
 
     Args:
-        capture: the file that the browser takes for a microphone.
+        folder: for recordings.
     """
 
-    def __init__(self, capture: Path) -> None:
-        self.capture = capture
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.microphone = folder, folder / "microphone.wav"
         self._synthesizer = Synthesizer()
+        self.prepare("one two three")
 
-    def voice(self, text: str) -> np.ndarray:
-        return speak(self._synthesizer, Utterance(DEMO_USERS[0], text), np.random.default_rng(0))
-
-    def file(self, text: str, folder: Path) -> Path:
-        path = folder / f"{random.Random(text).randrange(10**9)}.wav"
-        soundfile.write(path, self.voice(text), SAMPLE_RATE)
+    def file(self, text: str, take: int = 0) -> Path:
+        """A recording of a sentence; each take has other noise."""
+        path = self.folder / f"{'_'.join(text.split())}-{take}.wav"
+        soundfile.write(path, self._voice(text, take), SAMPLE_RATE)
         return path
 
     def prepare(self, text: str) -> float:
-        """Have it in the microphone; seconds that it takes."""
-        samples = soxr.resample(self.voice(text), SAMPLE_RATE, CAPTURE_RATE)
-        soundfile.write(self.capture, samples, CAPTURE_RATE, subtype="PCM_16")
+        """Let it be what the microphone hears next; seconds that it takes."""
+        samples = soxr.resample(self._voice(text), SAMPLE_RATE, CAPTURE_RATE)
+        soundfile.write(self.microphone, samples, CAPTURE_RATE, subtype="PCM_16")
         return len(samples) / CAPTURE_RATE
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("page")
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """A service with the demo's base and prior."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", "-m", "nemo_ds2_adapters.cli", "serve", "--port", str(port)]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--store", str(folder / "store")], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            wait_for(f"http://127.0.0.1:{port}/v1/health", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(url).close()
-            return
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end, "the service has not started"
-            time.sleep(0.5)
+    def _voice(self, text: str, take: int = 0) -> np.ndarray:
+        return speak(self._synthesizer, Utterance(DEMO_USERS[0], text), np.random.default_rng(take))
 
 
 @pytest.fixture
-def person(folder: Path) -> Person:
-    return Person(folder / "microphone.wav")
+def person(tmp_path: Path) -> Person:
+    return Person(tmp_path)
 
 
-@pytest.fixture
-def page(address: str, person: Person) -> Iterator["playwright.Page"]:
-    person.prepare("one two three")
+@contextmanager
+def opened(url: str, person: Person, *more: str) -> Iterator[Any]:
+    """The page in a browser, in which nothing goes wrong."""
     arguments = [
         "--no-sandbox",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={person.capture}%noloop",
+        f"--use-file-for-fake-audio-capture={person.microphone}%noloop",
+        *more,
     ]
+    problems: list[str] = []
+    expect.set_options(timeout=STEP_SECONDS * 1000)
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        page = browser.new_page(base_url=address)
+        page = browser.new_page()
         page.set_default_timeout(STEP_SECONDS * 1000)
-        playwright.expect.set_options(timeout=STEP_SECONDS * 1000)
-        problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if is_error(message) else None)
+        page.goto(url)
         yield page
         browser.close()
     assert not problems
 
 
-def is_error(message: "playwright.ConsoleMessage") -> bool:
-    """Among others, what the Content-Security-Policy forbids; that somebody is unknown to the service is no error."""
-    return message.type == "error" and "status of 404" not in message.text
+def is_error(message: Any) -> bool:
+    """Such as what the Content-Security-Policy forbids. What the service refuses is not."""
+    return message.type == "error" and "Failed to load resource" not in message.text
 
 
 @pytest.fixture
-def look(page: "playwright.Page") -> Callable[[str], None]:
-    """Checks what a step looks like, at every size and in both colours, and takes pictures of it."""
+def look() -> Look:
+    """Checks what a step is like at every size and in both colours, and takes pictures of it."""
 
-    def check(name: str) -> None:
+    def check(page: Any, name: str) -> None:
         for (width, height), scheme in product(SIZES.items(), ("light", "dark")):
             page.set_viewport_size({"width": width, "height": height})
             page.emulate_media(color_scheme=scheme)
@@ -148,92 +119,160 @@ def look(page: "playwright.Page") -> Callable[[str], None]:
     return check
 
 
-def test_a_person(page: "playwright.Page", person: Person, look, folder: Path) -> None:
+def test_a_person(start, person: Person, look: Look) -> None:
     """Who are you, ten sentences, training, the difference, speaking freely, taking it all along, being forgotten."""
-    page.goto("/")
-    playwright.expect(page.get_by_role("heading", level=1)).to_have_text("Ten sentences, and you are understood")
-    playwright.expect(page.locator("#stored-policy")).to_contain_text("until your adapter was made of them")
-    look("1-who")
-    page.get_by_label("Who are you?").fill(USER)
-    page.keyboard.press("Enter")
+    served = start()
+    store = AdapterStore(served.store)
+    with opened(served.url, person) as page:
+        heading(page, "Ten sentences, and you are understood")
+        expect(page.locator("#stored-policy")).to_contain_text("until your adapter was made of them")
+        look(page, "1-who")
+        page.get_by_label("Who are you?").fill(USER)
+        page.keyboard.press("Enter")
 
+        read_ten(page, person, look)
+        assert len([*served.store.rglob("*.flac")]) == 10
+        page.keyboard.press("Enter")
+        heading(page, "Your adapter is being made")
+        look(page, "4-train")
+        expect(page.locator("#train-title")).to_have_text("Done", timeout=TRAINING_SECONDS * 1000)
+        expect(page.locator("#train-outcome")).to_have_text("Your adapter is ready.")
+        expect(page.locator("#train-reason")).to_contain_text("of words wrong before")
+        look(page, "5-done")
+        page.get_by_role("button", name="See the difference").click()
+
+        compare(page, person)
+        look(page, "6-compare")
+        page.get_by_role("button", name="Speak freely").click()
+        heading(page, "Speak freely")
+        look(page, "7-speak")
+        page.get_by_role("button", name="What is mine").click()
+
+        heading(page, "What is mine")
+        expect(page.locator("#mine-list")).to_contain_text("made of your sentences")
+        assert store.has(USER) and not [*served.store.rglob("*.flac")]
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download my adapter").click()
+        download.value.save_as(person.folder / "adapter.pt")
+        (adapter,) = read_adapters(person.folder / "adapter.pt").values()
+        assert adapter.parameters > 1000
+        look(page, "8-mine")
+        page.get_by_role("button", name="Erase me").click()
+        look(page, "9-erase")
+        page.get_by_role("button", name="Keep it").click()
+        assert store.has(USER)
+        page.get_by_role("button", name="Erase me").click()
+        page.get_by_role("button", name="Erase everything").click()
+        heading(page, "Ten sentences, and you are understood")
+        expect(page.locator("#erased")).to_have_text(f"Everything about “{USER}” was erased.")
+        assert not store.has(USER)
+        look(page, "10-erased")
+
+
+def read_ten(page: Any, person: Person, look: Look) -> None:
     heading(page, "Read aloud")
+    skipped = page.locator("#prompt").inner_text()
+    page.get_by_role("button", name="Skip").click()
     for number in range(10):
-        playwright.expect(page.locator("#read-count")).to_have_text(f"Sentence {number + 1} of 10")
+        expect(page.locator("#read-count")).to_have_text(f"Sentence {number + 1} of 10")
         text = page.locator("#prompt").inner_text()
+        assert text != skipped
         if number < BY_MICROPHONE:
             say(page, person, text)
         else:
-            page.locator("#read-recorder input").set_input_files(person.file(text, folder))
-        playwright.expect(page.get_by_role("button", name="Keep it")).to_be_focused()
-        page.wait_for_function("document.getElementById('heard-audio').duration > 1")  # it can be heard
+            page.locator("#read-recorder input").set_input_files(person.file(text))
+        expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+        assert page.evaluate(DURATION, "heard-audio") > 1  # it can be heard
         if number == 4:
-            look("2-read")
+            look(page, "2-read")
         page.keyboard.press("Enter")
-        playwright.expect(page.locator("#kept > li")).to_have_count(number + 1)
-    playwright.expect(page.locator("#problem")).to_be_hidden()
-    playwright.expect(page.get_by_role("button", name="Make my adapter")).to_be_focused()
-    look("3-all-read")
+        expect(page.locator("#kept > li")).to_have_count(number + 1)
+    expect(page.locator("#problem")).to_be_hidden()
+
+    page.locator("#kept button").nth(4).click()
+    text = page.locator("#prompt").inner_text()
+    page.locator("#read-recorder input").set_input_files(person.file(text, take=1))
     page.keyboard.press("Enter")
-
-    heading(page, "Your adapter is being made")
-    look("4-train")
-    playwright.expect(page.locator("#train-title")).to_have_text("Done", timeout=TRAINING_SECONDS * 1000)
-    playwright.expect(page.locator("#train-outcome")).to_have_text("Your adapter is ready.")
-    playwright.expect(page.locator("#train-reason")).to_contain_text("of words wrong before")
-    look("5-done")
-    page.get_by_role("button", name="See the difference").click()
-
-    heading(page, "The difference")
-    for test in page.locator("#tests > li").all():
-        path = person.file(test.locator(".said").inner_text(), folder)
-        test.locator("input").set_input_files(path)
-        playwright.expect(test.locator(".rate")).to_have_count(2)
-    base, own = (int(cell.split()[0]) for cell in page.locator("#totals-rows td:nth-child(2)").all_inner_texts())
-    assert own < base
-    assert page.locator("#tests .pair > div:not(.own)").locator("mark, del, ins").count() == base
-    look("6-compare")
-    page.get_by_role("button", name="Speak freely").click()
-
-    heading(page, "Speak freely")
-    look("7-speak")
-    page.get_by_role("button", name="What is mine").click()
-
-    heading(page, "What is mine")
-    playwright.expect(page.locator("#mine-list")).to_contain_text("made of your sentences")
-    playwright.expect(page.locator("#mine-list")).to_contain_text("none")  # recordings
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download my adapter").click()
-    download.value.save_as(folder / "adapter.pt")
-    (adapter,) = read_adapters(folder / "adapter.pt").values()
-    assert isinstance(adapter, Adapter) and adapter.parameters > 1000
-    look("8-mine")
-    store = AdapterStore(folder / "store")
-    assert store.has(USER)
-    page.get_by_role("button", name="Erase me").click()
-    look("9-erase")
-    page.get_by_role("button", name="Keep it").click()
-    assert store.has(USER)
-    page.get_by_role("button", name="Erase me").click()
-    page.get_by_role("button", name="Erase everything").click()
-    heading(page, "Ten sentences, and you are understood")
-    playwright.expect(page.locator("#erased")).to_have_text(f"Everything about “{USER}” was erased.")
-    assert not store.has(USER) and not [*(folder / "store").rglob("*.flac")]
-    look("10-erased")
+    expect(page.get_by_role("button", name="Make my adapter")).to_be_focused()
+    expect(page.locator("#kept > li")).to_have_count(10)
+    look(page, "3-all-read")
 
 
-def heading(page: "playwright.Page", text: str) -> None:
-    """A step has come, and the focus is on its heading."""
-    found = page.get_by_role("heading", level=1)
-    playwright.expect(found).to_have_text(text)
-    playwright.expect(found).to_be_focused()
-
-
-def say(page: "playwright.Page", person: Person, text: str) -> None:
+def say(page: Any, person: Person, text: str) -> None:
     """Record a sentence, with the keyboard alone."""
     seconds = person.prepare(text)
     page.get_by_role("button", name="Record", exact=True).focus()
     page.keyboard.press("Space")
-    playwright.expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
     page.wait_for_timeout(1000 * seconds + 300)
     page.keyboard.press("Space")
+
+
+def compare(page: Any, person: Person) -> None:
+    heading(page, "The difference")
+    for test in page.locator("#tests > li").all():
+        test.locator("input").set_input_files(person.file(test.locator(".said").inner_text()))
+        expect(test.locator(".rate")).to_have_count(2)
+    base, own = (int(cell.split()[0]) for cell in page.locator("#totals-rows td:nth-child(2)").all_inner_texts())
+    assert own < base
+    assert page.locator("#tests .pair > div:not(.own)").locator("mark, del, ins").count() == base
+
+
+def heading(page: Any, text: str) -> None:
+    """A step has come, and the focus is on its heading."""
+    found = page.get_by_role("heading", level=1)
+    expect(found).to_have_text(text)
+    expect(found).to_be_focused()
+
+
+def test_no_microphone_and_a_token(served, person: Person, look: Look) -> None:
+    """By HTTP from another machine: the page says why there is no microphone, and takes files."""
+    url = served.url.replace("127.0.0.1", "page.test")
+    with opened(url, person, "--host-resolver-rules=MAP page.test 127.0.0.1") as page:
+        page.get_by_label("Who are you?").fill("bob")
+        page.get_by_label("Token").fill("some-token-0123456789")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("there is no such token")
+        look(page, "11-token")
+        page.get_by_label("Token").fill(ANN)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("this token is for another user")
+        page.get_by_label("Who are you?").fill("ann")
+        page.keyboard.press("Enter")
+        heading(page, "Read aloud")
+        expect(page.locator("#read-recorder .notice")).to_contain_text("only to pages that come by HTTPS")
+        expect(page.get_by_role("button", name="Record", exact=True)).to_be_hidden()
+        look(page, "12-no-microphone")
+        page.locator("#read-recorder input").set_input_files(person.file("one two"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#kept > li")).to_have_count(1)
+        soundfile.write(person.folder / "silence.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+        page.locator("#read-recorder input").set_input_files(person.folder / "silence.wav")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("file: is silent; record it again")
+        page.get_by_role("button", name="Mine").click()
+        page.get_by_role("button", name="Erase me").click()
+        page.get_by_role("button", name="Erase everything").click()
+        expect(page.locator("#erased")).to_be_visible()
+
+
+def test_words_that_differ(served, person: Person) -> None:
+    """The page counts errors as everybody does, and marks them."""
+    cases = [
+        ("a b c", "a b c", 0, 3),
+        ("a b c", "", 3, 3),
+        ("", "a", 1, 0),
+        ("a b c d", "a x c", 2, 4),
+        ("one two three", "two three four one", 3, 3),
+    ]
+    with opened(served.url, person) as page:
+        for said, heard, wrong, words in cases:
+            found = page.evaluate(
+                "async ([said, heard]) => { const {align, count} = await import('/differences.js'); "
+                "const steps = align(said, heard); return [steps, count(steps)]; }",
+                [said, heard],
+            )
+            steps, counted = found
+            assert counted == {"wrong": wrong, "words": words}
+            assert " ".join(step["said"] for step in steps if step["said"]) == said
+            assert " ".join(step["heard"] for step in steps if step["heard"]) == heard
