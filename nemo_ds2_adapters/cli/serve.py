@@ -37,6 +37,7 @@ def serve(
     wait_ms: Annotated[float, typer.Option(help="That a recording waits for others to share its batch.")] = 5.0,
     queue_size: Annotated[int, typer.Option(help="Recordings that wait; more are refused.")] = 256,
     training_threads: Annotated[int, typer.Option(help="Of the process that trains.")] = 1,
+    training_niceness: Annotated[int, typer.Option(help="Of the same; 19 gives way to everything else.")] = 19,
 ) -> None:
     """Serve recognition with everybody's adapter, and the training of adapters, over HTTP, with a page to try it."""
     missing = [name for name in NEEDED if find_spec(name) is None]
@@ -68,6 +69,7 @@ def serve(
         wait_ms=wait_ms,
         queue_size=queue_size,
         training_threads=training_threads,
+        training_niceness=training_niceness,
     )
     tokens = read_tokens(token_file)
     from nemo_ds2_adapters.serving import server

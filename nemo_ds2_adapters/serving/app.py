@@ -9,10 +9,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
-from nemo_ds2_adapters.serving import operation, transcriptions, users
+from nemo_ds2_adapters.serving import live, operation, transcriptions, users
 from nemo_ds2_adapters.serving.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
 from nemo_ds2_adapters.serving.problems import Problem, add_problems
 from nemo_ds2_adapters.serving.service import Service
+from nemo_ds2_adapters.serving.talks import Talks
 from nemo_ds2_adapters.version import __version__
 
 PAGE = Path(__file__).parent / "page"
@@ -25,6 +26,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await run_in_threadpool(app.state.talks.stop)
         await run_in_threadpool(service.close)
 
     # The pages that FastAPI makes of the OpenAPI document load scripts from elsewhere: there are none.
@@ -37,9 +39,9 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.service = service
+    app.state.service, app.state.talks = service, Talks(service)
     add_problems(app)
-    for part in (transcriptions, users, operation):
+    for part in (transcriptions, live, users, operation):
         app.include_router(part.router)
     settings = service.settings
     app.add_middleware(KeepEncoded)

@@ -89,7 +89,8 @@ class Service:
         self.prompts = read_prompts(settings.prompts or SHIPPED, self.model)
         self._changing = RLock()  # held by who changes what is kept about a person
         self.recordings = Recordings(self.store, self.model, settings.keep_recordings)
-        worker = Worker(WorkerSettings(settings.model, settings.prior, settings.training_threads))
+        threads, niceness = settings.training_threads, settings.training_niceness
+        worker = Worker(WorkerSettings(settings.model, settings.prior, threads, niceness))
         self.jobs = Jobs(self.store, self.recordings, worker, self._changing, self.metrics)
         wait_seconds = settings.wait_ms / 1000
         self.queue = RecognitionQueue(
