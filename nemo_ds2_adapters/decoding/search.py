@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from nemo.collections.asr.models import EncDecCTCModel
@@ -16,6 +17,9 @@ from nemo_ds2_adapters.decoding.language_model import LanguageModel, Reader
 from nemo_ds2_adapters.decoding.phrases import Phrases, spelled
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.modules.unicode_form import FORMS
+from nemo_ds2_adapters.store.words import checked_words
+
+REMEMBERED = 256  # people whose words need not be made into an automaton again
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class SearchSettings:
     beam_size: int = 32
 
 
+DEFAULT = SearchSettings()
+
+
 class Search:
     """A model's labels and a language model, with which texts are searched; any number of them at the same time.
 
@@ -51,10 +58,11 @@ class Search:
         InputError: the model has other units, or the language model cannot be used.
     """
 
-    def __init__(self, model: EncDecCTCModel, settings: SearchSettings = SearchSettings()) -> None:
+    def __init__(self, model: EncDecCTCModel, settings: SearchSettings = DEFAULT) -> None:
         self.settings = settings
         self._labels = [] if hasattr(model, "tokenizer") else list(model.decoder.vocabulary)
         self._form = FORMS.get(str((model.cfg.get("train_ds") or {}).get("parser")))
+        self._phrases = lru_cache(REMEMBERED)(self._automaton)
         self._model = None
         if settings.lm is not None:
             self._check_labels("a language model")
@@ -66,16 +74,8 @@ class Search:
         return bool(words) or self._model is not None
 
     def begin(self, words: Sequence[str] = ()) -> PrefixBeam:
-        """A search for one text.
-
-        Raises:
-            InputError: the model cannot write one of the words, which it names.
-        """
-        scorers: list[Scorer] = []
-        if words:
-            self._check_labels("personal words")
-            phrases = [spelled(word, self._labels, self._form) for word in words]
-            scorers.append(Phrases(phrases, self._labels.index(" "), len(self._labels), self.settings.phrase_bonus))
+        """A search for one text. Raises what `check` does."""
+        scorers: list[Scorer] = [self._phrases(checked_words(words))] if words else []
         if self._model is not None:
             scorers.append(Reader(self._model))
         return PrefixBeam(len(self._labels), scorers, Beam(size=self.settings.beam_size))
@@ -88,6 +88,20 @@ class Search:
         beam = self.begin(words)
         beam.accept(log_probs)
         return following(log_probs, path_of(log_probs, *beam.best(final=True), len(self._labels)))
+
+    def check(self, words: Sequence[str]) -> None:
+        """Make sure that these words can be listened to.
+
+        Raises:
+            InputError: the model cannot write one of them, which it names, or they are too many or too long.
+        """
+        if words:
+            self._phrases(checked_words(words))
+
+    def _automaton(self, words: tuple[str, ...]) -> Phrases:
+        self._check_labels("personal words")
+        phrases = [spelled(word, self._labels, self._form) for word in words]
+        return Phrases(phrases, self._labels.index(" "), len(self._labels), self.settings.phrase_bonus)
 
     def _check_labels(self, what: str) -> None:
         if " " not in self._labels:
