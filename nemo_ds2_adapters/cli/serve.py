@@ -28,6 +28,7 @@ def serve(
     keep_recordings: Annotated[
         float, typer.Option(help="Days; 0: until an adapter was trained of them, a day at most; inf: for good.")
     ] = 0.0,
+    lm: Annotated[Path | None, typer.Option(help="A word language model, ARPA.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Sentences to be read aloud, one per line.")] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Of a request.")] = 25.0,
     max_seconds: Annotated[float, typer.Option(help="Of a recording.")] = 600.0,
@@ -56,6 +57,7 @@ def serve(
         model=model,
         store=Path(store),
         prior=prior,
+        lm=lm,
         prompts=prompts,
         host=host,
         port=port,

@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.serving import live, operation, transcriptions, users
+from nemo_ds2_adapters.serving.callers import KnownCallers
 from nemo_ds2_adapters.serving.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
 from nemo_ds2_adapters.serving.problems import Problem, add_problems
 from nemo_ds2_adapters.serving.service import Service
@@ -46,6 +47,7 @@ def create_app(service: Service) -> FastAPI:
     settings = service.settings
     app.add_middleware(KeepEncoded)
     app.add_middleware(UploadLimits, max_bytes=settings.max_bytes, seconds=settings.upload_seconds)
+    app.add_middleware(KnownCallers, service=service)
     app.add_middleware(OwnPagesOnly, origins=settings.allow_origin, loopback_only=not service.tokens)
     if settings.allow_origin:
         app.add_middleware(

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.serving.audio import RATES
-from nemo_ds2_adapters.serving.callers import known_caller, service_of
+from nemo_ds2_adapters.serving.callers import known_caller, sent_token, service_of
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.problems import Refusal, problem_of
 from nemo_ds2_adapters.serving.service import Kind, Service, checked_user
@@ -65,15 +65,14 @@ async def _asked(
     service: Service, socket: WebSocket, token: str | None, user: str | None, model: str
 ) -> tuple[Kind, str | None]:
     """Which adapter is to be used, and whose."""
-    scheme, _, sent = socket.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        token = sent
-    caller = known_caller(service, socket, token)
+    caller = known_caller(service, socket, sent_token(socket) or token)
     if user is None:
         user = caller.user
     else:
         caller.check(checked_user(user))
-    return ("base" if model == "base" else await run_in_threadpool(service.adapter_of, user)), user
+    if model == "base":
+        user = None
+    return await run_in_threadpool(service.adapter_of, user), user
 
 
 async def _listen(service: Service, socket: WebSocket, talk: Talk, rate: int) -> bool:

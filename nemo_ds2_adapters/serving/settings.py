@@ -21,6 +21,7 @@ class ServiceSettings:
     model: Path  # the base, a `.nemo`
     store: Path  # a local folder: recordings lie in it, beside the adapters
     prior: Path | None = None
+    lm: Path | None = None  # ARPA file of a word language model
     prompts: Path | None = None  # sentences to be read aloud; None: the shipped ones
     host: str = "127.0.0.1"
     port: int = 8000

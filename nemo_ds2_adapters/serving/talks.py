@@ -1,6 +1,7 @@
 """Speech that is recognised while it arrives: by the model's own streams, or by recognising it all again and again."""
 
 import logging
+from collections.abc import Sequence
 from threading import Event, Thread
 from typing import Literal, Protocol
 
@@ -59,7 +60,7 @@ class Talks:
         except InputError as error:
             logger.info("speech is recognised again and again while it arrives: %s", error)
             return
-        self._recogniser = Recogniser(service.model, service.bank)
+        self._recogniser = Recogniser(service.model, service.bank, search=service.search)
         self._is_closed = Event()
         self._thread = Thread(target=self._step, name="streams", daemon=True)
         self._thread.start()
@@ -77,7 +78,8 @@ class Talks:
         if self._recogniser is None:
             talk = RepeatedTalk(self._service, user, kind, sample_rate)
         else:
-            talk = StreamedTalk(self._recogniser, None if kind == "base" else user, sample_rate)
+            words = self._service.words_of(user, None)
+            talk = StreamedTalk(self._recogniser, None if kind == "base" else user, words, sample_rate)
         self._open += 1
         return talk
 
@@ -104,8 +106,8 @@ class StreamedTalk:
 
     mode: Mode = "stream"
 
-    def __init__(self, recogniser: Recogniser, user: str | None, sample_rate: int) -> None:
-        self._stream = recogniser.open(user, sample_rate=sample_rate)
+    def __init__(self, recogniser: Recogniser, user: str | None, words: Sequence[str], sample_rate: int) -> None:
+        self._stream = recogniser.open(user, words, sample_rate)
         self._last = Partial()
 
     def feed(self, samples: np.ndarray) -> None:
@@ -136,6 +138,7 @@ class RepeatedTalk:
 
     def __init__(self, service: Service, user: str | None, kind: Kind, sample_rate: int) -> None:
         self._service, self._user, self._kind, self._rate = service, user, kind, sample_rate
+        self._words = service.words_of(user, None)
         self._samples = np.zeros(0, np.float32)
         self._recognised = 0  # samples
 
@@ -173,4 +176,4 @@ class RepeatedTalk:
         samples = self._samples
         if self._rate != self._service.sample_rate:
             samples = await run_in_threadpool(soxr.resample, samples, self._rate, self._service.sample_rate)
-        return await self._service.recognise(samples, self._user, self._kind, timestamps)
+        return await self._service.recognise(samples, self._user, self._kind, self._words, timestamps)

@@ -21,6 +21,7 @@ CALLS = [
     ("POST", "/v1/users/bob/recordings"),
     ("DELETE", "/v1/users/bob/recordings/1"),
     ("POST", "/v1/users/bob/adapter"),
+    ("PUT", "/v1/users/bob/words"),
     ("GET", "/v1/users/bob/adapter"),
     ("GET", "/v1/jobs/0123"),
     ("GET", "/v1/jobs/0123/events"),
@@ -47,7 +48,7 @@ def test_a_token_for_one(served: Served, client: httpx.Client, people: list[Pers
         assert transcribe(ann, path, user="ann").status_code == 200
         assert ann.get(path_of("ann")).status_code == 404
         assert ann.get("/v1/prompts").status_code == 200
-        for method, call in [*CALLS[2:8], ("GET", "/metrics")]:
+        for method, call in [*CALLS[2:9], ("GET", "/metrics")]:
             files = {"file": path.read_bytes()} if call.endswith("recordings") else None
             answer = ann.request(method, call, files=files, data={"text": "yes"} if files else None)
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), call
