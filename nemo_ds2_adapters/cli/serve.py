@@ -77,10 +77,11 @@ def serve(
     from nemo_ds2_adapters.serving import server
 
     server.check_exposure(settings, tokens)
+    bound = server.bind(settings)
     with busy(f"loading {model}"):
         service = server.Service(settings, tokens)
     name = f"[{host}]" if ":" in host else host
-    say(f"http://{name}:{port}  (model {model}, store {store})")
+    say(f"http://{name}:{bound.getsockname()[1]}  (model {model}, store {store})")
     if not tokens:
         say("no tokens: whoever is at this machine may do everything")
-    server.run(service)
+    server.run(service, bound)

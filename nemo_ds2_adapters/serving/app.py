@@ -54,7 +54,7 @@ def create_app(service: Service) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.allow_origin),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization"],
+            allow_headers=["Authorization", "Content-Type"],
             expose_headers=[transcriptions.ADAPTER_HEADER, "Retry-After"],
         )
     app.add_middleware(Observed, metrics=service.metrics)

@@ -1,5 +1,6 @@
 """Who may do what: tokens for all and for one, pages of other sites, ids that look like paths."""
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ import pytest
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.serving.auth import Tokens, read_tokens
 from nemo_ds2_adapters.serving.problems import Refusal
-from nemo_ds2_adapters.serving.server import check_exposure
+from nemo_ds2_adapters.serving.server import bind, check_exposure
 from nemo_ds2_adapters.serving.settings import ServiceSettings
 from tests.serving.conftest import ANN, CHECKOUT, Person, Served, finished, left_of, path_of, record, transcribe
 
@@ -135,6 +136,14 @@ def test_without_tokens_for_this_machine_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--token-file"):
         check_exposure(settings, Tokens({}))
     check_exposure(settings, Tokens({"a" * 20: None}))
+
+
+def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    settings = ServiceSettings(CHECKOUT / "demo" / "base.nemo", tmp_path, port=0)
+    with bind(settings) as one:
+        one.listen()
+        with pytest.raises(InputError, match="in use"):
+            bind(replace(settings, port=one.getsockname()[1]))
 
 
 @pytest.mark.parametrize(
