@@ -161,6 +161,10 @@ class AdapterBank:
                 self._remove(resident.key)  # who asks next gets the new one
         return resident
 
+    def words(self, user: str) -> tuple[str, ...]:
+        """A user's personal words, as the store has them at this moment; none for adapters attached to a model."""
+        return self._source.words(user)
+
     def check_user(self, user: str) -> None:
         """Load a user, if need be. Raises what `route` does."""
         self.let_go(self.hold(user))

@@ -40,6 +40,9 @@ class AdapterSource(Protocol):
     def load(self, key: str) -> Loaded:
         """The adapter as it is now. Raises InputError or AdapterFileError: it cannot be used."""
 
+    def words(self, key: str) -> tuple[str, ...]:
+        """The person's words. Raises AdapterFileError: they are damaged."""
+
 
 class StoredAdapters:
     """The adapters of a store, by user id."""
@@ -73,6 +76,10 @@ class StoredAdapters:
         """
         version, adapter = self._store.read(key)
         return version, self.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """The user's words."""
+        return self._store.words(key)
 
     def branches(self, adapter: Adapter, label: str) -> tuple[Branch, ...]:
         """What the adapter does, in the order of its points.
@@ -145,6 +152,10 @@ class AttachedAdapters:
         weights = {point: module.state_dict() for point, module in parts}
         check_finite(key, weights.values())
         return version, branches, weights
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """None: a model keeps no words."""
+        return ()
 
 
 def _point_widths(model: ModelPT) -> dict[str, int]:
