@@ -15,10 +15,9 @@ export class ServiceError extends Error {
 export class Api {
   token = "";
 
-  /** How the service does, and what it can: `paths` are those of its OpenAPI document. */
-  async about() {
-    const [health, document] = await Promise.all([this.json("GET", "/v1/health"), this.json("GET", "/openapi.json")]);
-    return { ...health, paths: Object.keys(document.paths) };
+  /** How the service does, and what one should know of it. */
+  about() {
+    return this.json("GET", "/v1/health");
   }
 
   prompts(count, tests, seed) {
@@ -65,8 +64,13 @@ export class Api {
     return (await this.json("POST", "/v1/audio/transcriptions", form({ file: sound, user, model }))).text;
   }
 
-  async words(user) {
-    return (await this.json("GET", `${path(user)}/words`)).words;
+  /**
+   * Speech that is recognised while it arrives.
+   * @param onText is given what the service says: {type: "partial" or "final", text, stable, unstable}.
+   */
+  talk(user, model, rate, onText) {
+    const query = new URLSearchParams({ user, model, sample_rate: rate });
+    return new Talk(`${location.origin.replace("http", "ws")}/v1/stream?${query}`, this.token, onText);
   }
 
   putWords(user, words) {
@@ -96,6 +100,46 @@ export class Api {
     }
     if (!response.ok) throw new ServiceError(await response.json());
     return response;
+  }
+}
+
+/** A talk: samples in, texts out. */
+class Talk {
+  #socket;
+  #waiting = []; // samples that came before the service was ready
+
+  constructor(url, token, onText) {
+    this.#socket = new WebSocket(url, token ? ["bearer", token] : []);
+    this.#socket.binaryType = "arraybuffer";
+    let isReady = false;
+    this.send = (samples) => (isReady ? this.#socket.send(samples) : this.#waiting.push(samples));
+    /** Settles when the talk is over: with the reason, if it went wrong. */
+    this.ended = new Promise((resolve, reject) => {
+      this.#socket.addEventListener("message", ({ data }) => {
+        const message = JSON.parse(data);
+        if (message.type === "error") reject(new ServiceError(message));
+        else if (message.type === "ready") {
+          isReady = true;
+          this.#waiting.forEach((samples) => this.#socket.send(samples));
+        } else {
+          onText(message);
+          if (message.type === "final") resolve();
+        }
+      });
+      this.#socket.addEventListener("close", () => {
+        reject(new ServiceError({ code: "unreachable", detail: "The connection to the service has ended." }));
+      });
+    });
+    this.ended.catch(() => {}); // whoever waits for it is told
+  }
+
+  finish() {
+    this.send("finish");
+    return this.ended;
+  }
+
+  close() {
+    this.#socket.close();
   }
 }
 

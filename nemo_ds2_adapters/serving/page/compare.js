@@ -27,7 +27,7 @@ export function enter() {
   recorders = app.tests.map((said, number) => {
     const place = make("div");
     const pair = make("div", { class: "pair", hidden: true });
-    find("tests").append(make("li", {}, make("p", { class: "said" }, said), place, pair));
+    find("tests").append(make("li", {}, make("h2", { class: "said" }, said), place, pair));
     return new Recorder(place, { onSound: (sound) => recognise(number, said, sound, pair) });
   });
 }

@@ -74,7 +74,6 @@ async function begin() {
     return;
   }
   for (const [name, step] of Object.entries(STEPS)) {
-    if (name === "words" && !app.service.paths.includes("/v1/users/{user}/words")) continue;
     const to = make("button", { "data-to": name, onclick: () => app.go(name) }, find(name).dataset.step);
     find("steps").append(make("li", {}, to));
     step.start(app);

@@ -29,7 +29,7 @@ export async function enter() {
   find("download").disabled = !known?.adapter;
 }
 
-function about({ adapter, adapter_used: used, recordings, seconds }) {
+function about({ adapter, adapter_used: used, recordings, seconds, words }) {
   const lines = {};
   if (adapter) {
     const stored = new Date(adapter.stored).toLocaleString();
@@ -37,6 +37,7 @@ function about({ adapter, adapter_used: used, recordings, seconds }) {
   }
   lines["Recognised"] = USED[used];
   lines["Recordings"] = recordings.length ? `${recordings.length} sentences, ${Math.round(seconds)} s` : "none";
+  lines["Words"] = words.join(", ") || "none";
   return lines;
 }
 

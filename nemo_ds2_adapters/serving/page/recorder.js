@@ -13,13 +13,13 @@ export class Recorder {
 
   /**
    * @param place element that it is put into.
-   * @param onSound is given a File once there is one.
-   * @param onSamples is given samples and their rate as they arrive, if anybody wants them.
+   * @param onSound is given a File: a recording, or one that was chosen.
+   * @param onStart is given the rate of a recording that begins.
+   * @param onSamples is given samples as they arrive.
+   * @param onStop is called at the end of a recording, in place of `onSound`.
    */
-  constructor(place, { onSound, onSamples = null, onStart = () => {} }) {
-    this.onSound = onSound;
-    this.onSamples = onSamples;
-    this.onStart = onStart;
+  constructor(place, { onSound, onStart = () => {}, onSamples = () => {}, onStop = null }) {
+    Object.assign(this, { onSound, onStart, onSamples, onStop });
     const root = find("recorder").content.cloneNode(true).firstElementChild;
     const part = (selector) => root.querySelector(selector);
     this.#parts = {
@@ -80,7 +80,7 @@ export class Recorder {
   #arrived(samples) {
     if (!this.isRecording) return;
     this.#pieces.push(samples);
-    this.onSamples?.(samples);
+    this.onSamples(samples);
     const seconds = (this.#pieces.length * samples.length) / this.#microphone.rate;
     this.#parts.bar.style.transform = `scaleX(${level(samples)})`;
     this.#parts.seconds.textContent = `${seconds.toFixed(1)} s`;
@@ -91,7 +91,7 @@ export class Recorder {
     const sound = wav(this.#pieces, this.#microphone.rate);
     this.#close();
     tell("Recording stopped.");
-    await this.#hand(sound);
+    await this.#busy(() => (this.onStop ? this.onStop() : this.onSound(sound)));
   }
 
   #close() {
@@ -111,14 +111,14 @@ export class Recorder {
     const [file] = this.#parts.file.files;
     if (!file) return;
     clear();
-    await this.#hand(file);
+    await this.#busy(() => this.onSound(file));
     this.#parts.file.value = "";
   }
 
-  async #hand(sound) {
+  async #busy(action) {
     this.#parts.button.disabled = this.#parts.file.disabled = true;
     try {
-      await this.onSound(sound);
+      await action();
     } catch (error) {
       complain(error);
     } finally {

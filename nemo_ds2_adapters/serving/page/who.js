@@ -33,14 +33,13 @@ async function begin(app) {
 }
 
 /** What the service keeps, and how long. */
-export function policy({ keep_recordings: days, has_prior: hasPrior, paths }) {
+export function policy({ keep_recordings: days, has_prior: hasPrior }) {
   const recordings = {
     [null]: "until you erase them",
     0: "until your adapter was made of them, a day at most",
   }[days] ?? `${days} days, or until you erase them`;
-  const own = paths.includes("/v1/users/{user}/words") ? "Your adapter, and words of your own" : "Your adapter";
   return [
-    `${own}: until you erase ${own === "Your adapter" ? "it" : "them"}.`,
+    "Your adapter, and words of your own: until you erase them.",
     `The sentences that you read for it: ${recordings}.`,
     "What you say to be recognised: not at all.",
     ...(hasPrior ? ["Nothing of you goes into other people's adapters."] : []),
