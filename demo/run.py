@@ -20,6 +20,7 @@ from nemo_ds2_adapters import AdapterStore
 
 FOLDER = Path(__file__).parent
 BASE_MODEL, PRIOR = FOLDER / "base.nemo", FOLDER / "prior.pt"
+STREAM_BASE_MODEL = FOLDER / "stream_base.nemo"  # hears no future
 FSDD = FOLDER / "fsdd"  # real speech, with its licence
 SCRIPTS = FOLDER.parent / "examples" / "asr" / "asr_adapters"
 AMOUNTS = (3, 10)  # utterances that a person gives
