@@ -16,6 +16,7 @@ from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.exporting import export_onnx
 from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.programs import add_programs
+from nemo_ds2_adapters.cli.serve import serve
 from nemo_ds2_adapters.cli.sources import Findings, Source, open_source
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
 from nemo_ds2_adapters.formats.atomic import check_not_input
@@ -217,6 +218,7 @@ def verify(
 
 app.command()(convert)
 app.command()(export_onnx)
+app.command(rich_help_panel="Training and recognition")(serve)
 add_programs(app)
 
 

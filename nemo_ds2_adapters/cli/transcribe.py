@@ -9,12 +9,12 @@ from omegaconf import DictConfig
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command, make_folder_of
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
+from nemo_ds2_adapters.decoding.decoder import manifest_fields
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.report import write_lines
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.formats.reading import read_adapter
-from nemo_ds2_adapters.recognition.decoding import manifest_fields
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import Failures, check_batch_size, run_batches
-from nemo_ds2_adapters.recognition.decoding import Decoder
 from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
 from nemo_ds2_adapters.store.store import AdapterStore
 

@@ -10,6 +10,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.recordings import AudioSource
+from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import (
@@ -19,7 +20,6 @@ from nemo_ds2_adapters.recognition.batches import (
     run_batches,
     usable_users,
 )
-from nemo_ds2_adapters.recognition.decoding import Decoder
 from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
 from nemo_ds2_adapters.recognition.users import asked_for
 from nemo_ds2_adapters.recognition.windows import check_window_seconds

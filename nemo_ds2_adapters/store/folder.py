@@ -147,7 +147,11 @@ class Folder:
         """Make a user's files readable by their owner only; names of those that were not."""
         return []  # who may read is set on the bucket
 
-    def cache_folder(self, user: str) -> Path:
+    def cached(self, name: str) -> Iterator[Path]:
+        """What is called so in users' cache folders."""
+        return iter(())  # there are none
+
+    def cache_folder(self, user: str, create: bool) -> Path:
         """A local directory that goes with a user. Raises InputError: the place is not local."""
         raise InputError(f"store {self}: only a store in a local directory can hold a user's cache")
 

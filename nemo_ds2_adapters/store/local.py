@@ -167,8 +167,14 @@ class LocalFolder(Folder):
                         changed.append(os.path.relpath(path, self.root))
         return changed
 
-    def cache_folder(self, user: str) -> Path:
-        """A directory that goes with the user, made if it is not there."""
+    def cached(self, name: str) -> Iterator[Path]:
+        for shard in self.shards():
+            yield from sorted(Path(self._users, shard).glob(f"*/{CACHE}/{name}"))
+
+    def cache_folder(self, user: str, create: bool) -> Path:
+        """A directory that goes with the user, made if it is not there, unless it is only asked where it would be."""
+        if not create:
+            return Path(self._of(user), CACHE)
         self._make(user)
         with _explained(f"{self._of(user)}/{CACHE}", "written") as folder:
             with suppress(FileExistsError):

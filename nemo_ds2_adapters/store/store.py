@@ -251,14 +251,18 @@ class AdapterStore:
         with self._shelf.lock(user_id):
             return self._shelf.folder.remove_user(user_hash(user_id))
 
-    def cache_folder(self, user_id: str) -> Path:
+    def cached(self, name: str) -> Iterator[Path]:
+        """Files and folders of this name in everybody's cache folders."""
+        return self._shelf.folder.cached(name)
+
+    def cache_folder(self, user_id: str, create: bool = True) -> Path:
         """A directory for whatever else is kept about a person, such as cached activations; `erase` removes it.
 
         Files in it whose names end with `.tmp` are removed by `verify` a day after they were last written. Only a
-        store in a local directory has it (InputError).
+        store in a local directory has it (InputError). With `create=False` it may not be there.
         """
         with self._shelf.lock(user_id):
-            return self._shelf.folder.cache_folder(user_hash(user_id))
+            return self._shelf.folder.cache_folder(user_hash(user_id), create)
 
     def verify(self, on_progress: Callable[[float], None] = lambda _: None) -> StoreReport:
         """Read and check every version of every user; remove what interrupted writes left, take from others the right

@@ -93,7 +93,9 @@ def test_wheel_holds_the_package_its_configs_and_the_plugin_and_nothing_else(whe
     expected = {f"{PACKAGE}/py.typed", f"{PACKAGE}/__init__.pyi", f"hydra_plugins/{PACKAGE}/__init__.py"}
     expected |= {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / PACKAGE).rglob("*.py")}
     expected |= {f"{PACKAGE}/{path.relative_to(CHECKOUT)}" for path in (CHECKOUT / "conf").rglob("*.yaml")}
-    assert any(name.endswith(".yaml") for name in expected)
+    shown = (path for path in (CHECKOUT / PACKAGE / "serving").rglob("*") if path.is_file())  # prompts, and the page
+    expected |= {str(path.relative_to(CHECKOUT)) for path in shown if path.suffix != ".pyc"}
+    assert {".yaml", ".tsv"} <= {Path(name).suffix for name in expected}
     assert held == expected
 
 

@@ -43,6 +43,11 @@ class Decoder:
         self._decoding = _more(model, timestamps, confidence) if timestamps or confidence else model.decoding
 
     @property
+    def blank(self) -> int:
+        """Number of the blank."""
+        return self._decoding.blank_id
+
+    @property
     def frame_seconds(self) -> float:
         """Seconds between output frames."""
         return self.stride * self.subsampling
@@ -64,6 +69,10 @@ class Decoder:
                 for kind in SPANS:
                     hypothesis.timestamp[kind] = [_plain(span) for span in hypothesis.timestamp[kind]]
         return best
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Of token numbers without repetitions and blanks."""
+        return self._decoding.decode_tokens_to_str_with_strip_punctuation(list(tokens))
 
     def _word_confidence(self, hypothesis: Hypothesis) -> list[float]:
         """NeMo's own fails for characters: it takes their numbers for text."""

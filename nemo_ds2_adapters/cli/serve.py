@@ -1,0 +1,82 @@
+"""The command that starts the service."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nemo_ds2_adapters.cli.output import busy, say
+from nemo_ds2_adapters.errors import InputError
+
+DEMO = Path(__file__).parents[2] / "demo"  # of a checkout; no wheel has it
+NEEDED = ("fastapi", "limits", "multipart", "prometheus_client", "uvicorn", "websockets")
+
+
+def serve(
+    model: Annotated[
+        Path | None, typer.Argument(help="The base, a .nemo; without, the demo's.", metavar="[MODEL.nemo]")
+    ] = None,
+    store: Annotated[str, typer.Option(help="Folder of the adapters, made if it is not there.")] = "adapters",
+    prior: Annotated[Path | None, typer.Option(help="A voice prior of the base; the demo's with its base.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Lines with TOKEN, or TOKEN USER; or in $DS2_ADAPTERS_TOKENS.")
+    ] = None,
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Of other web pages that may call.")] = None,
+    keep_recordings: Annotated[
+        float, typer.Option(help="Days; 0: until an adapter was trained of them, a day at most; inf: for good.")
+    ] = 0.0,
+    prompts: Annotated[Path | None, typer.Option(help="Sentences to be read aloud, one per line.")] = None,
+    max_upload_mb: Annotated[float, typer.Option(help="Of a request.")] = 25.0,
+    max_seconds: Annotated[float, typer.Option(help="Of a recording.")] = 600.0,
+    upload_seconds: Annotated[float, typer.Option(help="In which a request must have arrived.")] = 30.0,
+    requests_per_minute: Annotated[int, typer.Option(help="Of one token; without tokens, of one address.")] = 600,
+    batch_size: Annotated[int, typer.Option(help="Recordings recognised together.")] = 16,
+    wait_ms: Annotated[float, typer.Option(help="That a recording waits for others to share its batch.")] = 5.0,
+    queue_size: Annotated[int, typer.Option(help="Recordings that wait; more are refused.")] = 256,
+    training_threads: Annotated[int, typer.Option(help="Of the process that trains.")] = 1,
+) -> None:
+    """Serve recognition with everybody's adapter, and the training of adapters, over HTTP, with a page to try it."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is missing: pip install 'nemo_ds2_adapters[serve]'")
+    if model is None:
+        model, prior = DEMO / "base.nemo", prior or DEMO / "prior.pt"
+        if not model.is_file():
+            raise InputError("give MODEL.nemo: the demo's base is in a checkout only, not in an installed package")
+    if "://" in store:
+        raise InputError(f"--store {store}: recordings lie beside the adapters, so give a local folder")
+    from nemo_ds2_adapters.serving.auth import read_tokens
+    from nemo_ds2_adapters.serving.settings import ServiceSettings
+
+    settings = ServiceSettings(
+        model=model,
+        store=Path(store),
+        prior=prior,
+        prompts=prompts,
+        host=host,
+        port=port,
+        allow_origin=tuple(allow_origin or ()),
+        keep_recordings=keep_recordings,
+        max_upload_mb=max_upload_mb,
+        max_seconds=max_seconds,
+        upload_seconds=upload_seconds,
+        requests_per_minute=requests_per_minute,
+        batch_size=batch_size,
+        wait_ms=wait_ms,
+        queue_size=queue_size,
+        training_threads=training_threads,
+    )
+    tokens = read_tokens(token_file)
+    from nemo_ds2_adapters.serving import server
+
+    server.check_exposure(settings, tokens)
+    with busy(f"loading {model}"):
+        service = server.Service(settings, tokens)
+    name = f"[{host}]" if ":" in host else host
+    say(f"http://{name}:{port}  (model {model}, store {store})")
+    if not tokens:
+        say("no tokens: whoever is at this machine may do everything")
+    server.run(service)

@@ -1,0 +1,167 @@
+"""One model for everybody: recordings that arrive at about the same time are recognised in one batch."""
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+
+import numpy as np
+from nemo.collections.asr.models import EncDecCTCModel
+
+from nemo_ds2_adapters.errors import NemoDs2Error
+from nemo_ds2_adapters.recognition.bank import AdapterBank
+from nemo_ds2_adapters.recognition.serving import on_device, serving
+from nemo_ds2_adapters.serving.metrics import Metrics
+from nemo_ds2_adapters.serving.problems import busy
+
+SIMILAR = 1.5  # recordings in a batch are at most so many times as long as one another
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A recording in the queue."""
+
+    samples: np.ndarray  # [T] at the model's rate
+    user: str | None  # whose adapter of the bank; None for the base
+    arrived: float = field(default_factory=time.monotonic)
+    output: "Future[np.ndarray]" = field(default_factory=Future)  # log probabilities [T', V]
+
+
+class RecognitionQueue:
+    """The queue before the model, and the thread that runs it.
+
+    Args:
+        model: in which nobody else enables adapters, or changes modes, until the queue is closed.
+        bank: its adapters.
+        batch_size: recordings per batch.
+        wait_seconds: that the first recording of a batch waits for others.
+        size: most recordings that wait.
+        metrics: are told of batches.
+    """
+
+    def __init__(
+        self,
+        model: EncDecCTCModel,
+        bank: AdapterBank,
+        batch_size: int,
+        wait_seconds: float,
+        size: int,
+        metrics: Metrics,
+    ) -> None:
+        self._model, self._bank = model, bank
+        self._batch_size, self._wait_seconds, self._size = batch_size, wait_seconds, size
+        self._metrics = metrics
+        self._waiting: list[Waiting] = []  # in the order of arrival
+        self._changed = Condition()  # guards it
+        self._is_closed = False
+        self._thread = Thread(target=self._run, name="recognition", daemon=True)
+        self._thread.start()
+
+    def submit(self, recordings: Sequence[np.ndarray], user: str | None) -> "list[Future[np.ndarray]]":
+        """Take recordings `[T]` of one user into the queue, all of them or none.
+
+        Raises:
+            Refusal: there is no room.
+        """
+        new = [Waiting(samples, user) for samples in recordings]
+        with self._changed:
+            if self._is_closed:
+                raise busy("the service is stopping")
+            if self._waiting and len(self._waiting) + len(new) > self._size:
+                raise busy(f"{len(self._waiting)} recordings wait already")
+            self._waiting += new
+            self._metrics.waiting.set(len(self._waiting))
+            self._changed.notify_all()
+        return [waiting.output for waiting in new]
+
+    def close(self) -> None:
+        """Recognise what waits, and end."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with serving(self._model, routed=True):
+            while batch := self._next():
+                self._recognise(batch)
+
+    def _next(self) -> list[Waiting]:
+        """The next batch; empty when the queue is closed and nobody waits any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            if not self._waiting:
+                return []
+            left = self._waiting[0].arrived + self._wait_seconds - time.monotonic()
+            self._changed.wait_for(lambda: len(self._waiting) >= self._batch_size or self._is_closed, max(0.0, left))
+            batch = similar(self._waiting, self._batch_size)
+            taken = set(map(id, batch))
+            self._waiting = [one for one in self._waiting if id(one) not in taken]
+            self._metrics.waiting.set(len(self._waiting))
+        return [one for one in batch if one.output.set_running_or_notify_cancel()] or self._next()
+
+    def _recognise(self, batch: list[Waiting]) -> None:
+        for last in (False, True):
+            batch = self._usable(batch)
+            try:
+                if batch:
+                    self._compute(batch)
+                return
+            except NemoDs2Error as error:
+                if last:
+                    _fail(batch, error)
+            except Exception as error:
+                logger.exception("a batch has failed")
+                _fail(batch, error)
+                return
+
+    def _usable(self, batch: list[Waiting]) -> list[Waiting]:
+        """Those whose adapter is there; the others are told."""
+        errors: dict[str | None, NemoDs2Error] = {}
+        for user in {one.user for one in batch if one.user is not None}:
+            try:
+                self._bank.check_user(user)
+            except NemoDs2Error as error:
+                errors[user] = error
+        for one in batch:
+            if one.user in errors:
+                _fail([one], errors[one.user])
+        return [one for one in batch if one.user not in errors]
+
+    def _compute(self, batch: list[Waiting]) -> None:
+        started = time.monotonic()
+        lengths = np.array([len(one.samples) for one in batch])
+        signals = np.zeros((len(batch), lengths.max()), np.float32)
+        for row, one in zip(signals, batch):
+            row[: len(one.samples)] = one.samples
+        samples, counts = on_device(self._model, signals, lengths)
+        with self._bank.route([one.user for one in batch]):
+            log_probs, frames, _ = self._model(input_signal=samples, input_signal_length=counts)
+        outputs = log_probs.float().cpu().numpy()
+        self._metrics.batch_size.observe(len(batch))
+        self._metrics.batch_seconds.observe(time.monotonic() - started)
+        for one, output, length in zip(batch, outputs, frames.tolist()):
+            one.output.set_result(output[:length].copy())
+
+
+def similar(waiting: Sequence[Waiting], most: int) -> list[Waiting]:
+    """The first that waits, and others in the order of arrival that are about as long: little is padded."""
+    shortest = longest = len(waiting[0].samples)
+    batch: list[Waiting] = []
+    for one in waiting:
+        low, high = min(shortest, len(one.samples)), max(longest, len(one.samples))
+        if high <= SIMILAR * low:
+            shortest, longest = low, high
+            batch.append(one)
+            if len(batch) == most:
+                break
+    return batch
+
+
+def _fail(batch: Sequence[Waiting], error: Exception) -> None:
+    for one in batch:
+        one.output.set_exception(error)

@@ -1,0 +1,120 @@
+"""Recognition of uploaded recordings, shaped after OpenAI's audio API."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.serving.callers import Calling, Serving
+from nemo_ds2_adapters.serving.problems import responses
+from nemo_ds2_adapters.serving.service import Kind, checked_user
+
+PERSONAL, BASE = "personal", "base"
+FIELDS = ("file", "user", "model", "response_format", "timestamp_granularities[]")
+ADAPTER_HEADER = "X-Adapter"  # what the speech was recognised with: own, population or base
+
+router = APIRouter(tags=["recognition"])
+
+
+class Word(BaseModel):
+    """A word, and when it is said, in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+class Segment(BaseModel):
+    """A stretch of speech, in seconds."""
+
+    id: int
+    text: str
+    start: float
+    end: float
+
+
+class Transcription(BaseModel):
+    """What is said; all but `text` in `verbose_json` only."""
+
+    text: str = Field(examples=["enter one two three"])
+    task: Literal["transcribe"] | None = None
+    duration: float | None = Field(None, description="Seconds.")
+    adapter: Kind | None = Field(None, description="What it was recognised with.")
+    words: list[Word] | None = None
+    segments: list[Segment] | None = None
+
+
+async def known_fields(request: Request) -> None:
+    """Refuse fields that would be ignored.
+
+    Raises:
+        InputError: names them.
+    """
+    unknown = sorted(set(await request.form()) - set(FIELDS))
+    if unknown:
+        raise InputError(f"{', '.join(unknown)[:200]}: unknown, expected {', '.join(FIELDS)}")
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    response_model=Transcription,
+    response_model_exclude_none=True,
+    responses=responses(404, 409, 415),
+    dependencies=[Depends(known_fields)],
+)
+async def transcribe(
+    service: Serving,
+    caller: Calling,
+    file: Annotated[UploadFile, File(description="WAV, FLAC, Ogg (Opus or Vorbis) or MP3.")],
+    user: Annotated[str | None, Form(description="Whose adapter; without, the base.")] = None,
+    model: Annotated[
+        Literal["personal", "base"], Form(description="`base`: nobody's adapter, whoever the user is.")
+    ] = "personal",
+    response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json",
+    granularities: Annotated[
+        list[Literal["word", "segment"]] | None,
+        Form(alias="timestamp_granularities[]", description="Of `verbose_json`; `segment` by default."),
+    ] = None,
+) -> Response:
+    """Recognise a recording, with the user's adapter if there is one; the header `X-Adapter` says with which.
+
+    Somebody without an adapter is recognised with the population's, if the service has a voice prior, else the base.
+    """
+    if user is None:
+        user = caller.user
+    else:
+        caller.check(checked_user(user))
+    samples = await run_in_threadpool(service.read, file.file)
+    kind: Kind = "base" if model == BASE else await run_in_threadpool(service.adapter_of, user)
+    is_verbose = response_format == "verbose_json"
+    hypothesis = await service.recognise(samples, user, kind, timestamps=is_verbose)
+    headers = {ADAPTER_HEADER: kind}
+    if response_format == "text":
+        return PlainTextResponse(hypothesis.text + "\n", headers=headers)
+    content: dict[str, Any] = {"text": hypothesis.text}
+    if is_verbose:
+        spans = hypothesis.timestamp
+        content |= {"task": "transcribe", "duration": len(samples) / service.sample_rate, "adapter": kind}
+        if "word" in (granularities or []):
+            content["words"] = [{key: word[key] for key in ("word", "start", "end")} for word in spans["word"]]
+        if "segment" in (granularities or ["segment"]):
+            content["segments"] = [
+                {"id": number, "text": one["segment"], "start": one["start"], "end": one["end"]}
+                for number, one in enumerate(spans["segment"])
+            ]
+    return JSONResponse(content, headers=headers)
+
+
+router.add_api_route(
+    "/v1/transcriptions",
+    transcribe,
+    methods=["POST"],
+    response_model=Transcription,
+    response_model_exclude_none=True,
+    responses=responses(404, 409, 415),
+    dependencies=[Depends(known_fields)],
+    include_in_schema=False,  # another name of the same
+)
