@@ -18,6 +18,7 @@ from nemo_ds2_adapters.adapters.fitting import empty_part
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
 from nemo_ds2_adapters.layers import Branch
 from nemo_ds2_adapters.modules import DeepSpeech2Decoder, DeepSpeech2EncoderAdapter, MLPAdapter, MLPHeadAdapter
+from nemo_ds2_adapters.modules.adapters import DEFAULT_PLACEMENT, placement_points
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, encoder_point
 from nemo_ds2_adapters.store.store import AdapterStore
 from nemo_ds2_adapters.store.version import Version
@@ -46,6 +47,7 @@ class StoredAdapters:
     def __init__(self, model: ModelPT, store: AdapterStore) -> None:
         """Args: the model they are for, and where they lie."""
         self._widths = _point_widths(model)
+        self._n_layers = model.encoder.n_layers
         self._store = store
         self._fingerprint = fingerprint(model)
         self._known: dict[str, tuple[Branch, ...]] = {}
@@ -93,6 +95,9 @@ class StoredAdapters:
             for point in adapter.points:
                 if point not in self._widths:
                     raise AdapterFileError(f"{label}: sits in {point}, which the model does not have")
+            expected = _placed(adapter, self._n_layers, label)
+            if adapter.points != expected:
+                raise AdapterFileError(f"{label}: sits in {adapter.points}, by its config it belongs in {expected}")
             modules = {point: empty_part(adapter, in_features=self._widths[point]) for point in adapter.points}
             branches = tuple(_branch(point, module, label) for point, module in modules.items())
             if len(self._known) >= MAX_KNOWN:
@@ -101,6 +106,9 @@ class StoredAdapters:
         for branch, state in zip(branches, adapter.weights.values()):
             if {key.removeprefix(NETWORK): value.shape for key, value in state.items()} != branch.shapes:
                 raise AdapterFileError(f"{label}: its weights at {branch.point} have shapes that do not fit the model")
+            for key, value in state.items():
+                if not value.is_floating_point():
+                    raise AdapterFileError(f"{label}: {key} at {branch.point} is {value.dtype}, a weight is no integer")
         return branches
 
 
@@ -148,6 +156,17 @@ def _point_widths(model: ModelPT) -> dict[str, int]:
         )
     widths = {encoder_point(number): encoder.point_width(number) for number in range(encoder.n_layers + 1)}
     return {**widths, DECODER_FEATURES: decoder.output.in_features}
+
+
+def _placed(adapter: Adapter, n_layers: int, label: str) -> list[str]:
+    """The points that an adapter's config names."""
+    modules = (adapter.module or "encoder").split("+")
+    try:
+        numbers = placement_points(adapter.config.get("layers", DEFAULT_PLACEMENT), n_layers)
+    except ValueError as error:
+        raise AdapterFileError(f"{label}: {error}") from error
+    points = [encoder_point(number) for number in numbers] if "encoder" in modules else []
+    return points + [DECODER_FEATURES] * ("decoder" in modules)
 
 
 def _branch(point: str, module: nn.Module, label: str) -> Branch:
