@@ -119,9 +119,7 @@ def frequent_characters(utterances: Iterable[Utterance], limit: int) -> list[str
     return sorted(counts, key=lambda character: (-counts[character], character))[:limit]
 
 
-def make_tokenizer(
-    folder: str, utterances: Iterable[Utterance], vocab_size: int, read: Mapping[str, Any]
-) -> None:
+def make_tokenizer(folder: str, utterances: Iterable[Utterance], vocab_size: int, read: Mapping[str, Any]) -> None:
     """Train SentencePiece (BPE) on the transcripts, for NeMo's `model.tokenizer.dir`; keep what is there already.
 
     Raises InputError: so few sub-words cannot even spell the transcripts, or a file would replace one of `read`, the

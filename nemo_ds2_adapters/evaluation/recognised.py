@@ -88,7 +88,7 @@ def recognise(
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
-        default: what people get of whom the store has no adapter; None refuses them.
+        default: what people get who have no adapter; None refuses them.
     """
     check_batch_size(batch_size)
     decoder = Decoder(model)

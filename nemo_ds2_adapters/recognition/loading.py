@@ -1,6 +1,7 @@
 """Adapters as a bank stacks them: from a store, or from the model they are attached to."""
 
 from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 from nemo.collections.common.parts.adapter_modules import LinearAdapter
@@ -41,38 +42,19 @@ class AdapterSource(Protocol):
         """The adapter as it is now. Raises InputError or AdapterFileError: it cannot be used."""
 
 
-class StoredAdapters:
-    """The adapters of a store, by user id."""
+class Architectures:
+    """What adapters do, each architecture looked at once."""
 
-    def __init__(self, model: ModelPT, store: AdapterStore) -> None:
-        """Args: the model they are for, and where they lie."""
+    def __init__(self, model: ModelPT) -> None:
+        """Args: the model they are for. Raises InputError: it takes no adapters per row."""
         self._widths = _point_widths(model)
         self._n_layers = model.encoder.n_layers
-        self._store = store
-        self._fingerprint = fingerprint(model)
+        self._model = model
         self._known: dict[str, tuple[Branch, ...]] = {}
 
-    def version(self, key: str) -> Version:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
-        versions = self._store.versions(key)
-        if not versions:
-            raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
-        return versions[-1]
-
-    def load(self, key: str) -> Loaded:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-            BaseMismatchError: it was made for another base.
-            AdapterFileError: it is damaged, does not fit the model, or is of a kind that cannot be mixed.
-        """
-        version, adapter = self._store.read(key)
-        return version, self.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._model)
 
     def branches(self, adapter: Adapter, label: str) -> tuple[Branch, ...]:
         """What the adapter does, in the order of its points.
@@ -108,8 +90,41 @@ class StoredAdapters:
                 raise AdapterFileError(f"{label}: its weights at {branch.point} have shapes that do not fit the model")
             for key, value in state.items():
                 if not value.is_floating_point():
-                    raise AdapterFileError(f"{label}: {key} at {branch.point} is {value.dtype}, a weight is no integer")
+                    raise AdapterFileError(
+                        f"{label}: {key} at {branch.point} is {value.dtype}, a weight is no integer"
+                    )
         return branches
+
+
+class StoredAdapters:
+    """The adapters of a store, by user id."""
+
+    def __init__(self, architectures: Architectures, store: AdapterStore) -> None:
+        """Args: what adapters of the model do, and where they lie."""
+        self._architectures = architectures
+        self._store = store
+
+    def version(self, key: str) -> Version:
+        """The user's current version.
+
+        Raises:
+            UnknownUserError: there is none.
+        """
+        versions = self._store.versions(key)
+        if not versions:
+            raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
+        return versions[-1]
+
+    def load(self, key: str) -> Loaded:
+        """The user's current version.
+
+        Raises:
+            UnknownUserError: there is none.
+            BaseMismatchError: it was made for another base.
+            AdapterFileError: it is damaged, does not fit the model, or is of a kind that cannot be mixed.
+        """
+        version, adapter = self._store.read(key)
+        return version, self._architectures.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
 
 
 class AttachedAdapters:
@@ -117,7 +132,6 @@ class AttachedAdapters:
 
     def __init__(self, model: ModelPT) -> None:
         """Args: the model."""
-        _point_widths(model)
         self._model = model
 
     def version(self, key: str) -> Hashable:
