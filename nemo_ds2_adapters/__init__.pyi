@@ -31,6 +31,7 @@ from .errors import InputError as InputError
 from .errors import NemoDs2Error as NemoDs2Error
 from .errors import StoreAccessError as StoreAccessError
 from .errors import StoreBusyError as StoreBusyError
+from .errors import StreamError as StreamError
 from .errors import UnknownUserError as UnknownUserError
 from .errors import UserIdError as UserIdError
 from .formats.file import load_adapter as load_adapter
@@ -40,3 +41,4 @@ from .recognition.bank import AdapterBank as AdapterBank
 from .recognition.export import export_onnx as export_onnx
 from .recognition.transcribe import transcribe as transcribe
 from .store import AdapterStore as AdapterStore
+from .streaming.recogniser import Recogniser as Recogniser

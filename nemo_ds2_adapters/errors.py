@@ -46,6 +46,12 @@ class BaseMismatchError(AdapterFileError):
     code = "base_mismatch"
 
 
+class StreamError(NemoDs2Error):
+    """A stream that cannot go on: it has ended, or what it was fed cannot be recognised. Others are not touched."""
+
+    code = "stream"
+
+
 class StoreBusyError(NemoDs2Error):
     """Another process has held the lock of a store's directory for too long. Nothing was changed."""
 

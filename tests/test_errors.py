@@ -12,6 +12,7 @@ CODES = {
     "UnknownUserError": "unknown_user",
     "AdapterFileError": "adapter_file",
     "BaseMismatchError": "base_mismatch",
+    "StreamError": "stream",
     "StoreBusyError": "store_busy",
     "StoreAccessError": "store_access",
 }

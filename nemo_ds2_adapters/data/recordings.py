@@ -57,24 +57,30 @@ def _opened(item: AudioSource, place: str, sample_rate: int) -> Utterance:
     if isinstance(item, BadLine):
         raise item
     if not isinstance(item, str | os.PathLike):
-        samples = _samples(item, place)
+        samples = samples_of(item, place, "a path, or ")
+        if not len(samples):
+            raise InputError(f"{place}: there are no samples in it")
         return Utterance(Path(place), duration=len(samples) / sample_rate, samples=samples)
     if not is_file(item):
         raise InputError(f"{place}: audio file {str(item)[:MOST_SHOWN]} does not exist")
     return Utterance(Path(item))
 
 
-def _samples(item: object, place: str) -> np.ndarray:
-    """float32 `[T]`, full scale is 1."""
+def samples_of(item: object, place: str, or_other: str = "") -> np.ndarray:
+    """An array or tensor of samples as float32 `[T]`, full scale is 1.
+
+    Raises:
+        InputError: it is none; begins with `place`, and says what else is taken there.
+    """
     torch = sys.modules.get("torch")  # who has a tensor has imported it; others need not
     if torch is not None and isinstance(item, torch.Tensor):
         try:
             item = (item.float() if item.is_floating_point() else item).detach().cpu().numpy()
         except (RuntimeError, TypeError) as error:
             raise InputError(f"{place}: a tensor that cannot become an array ({error})") from None
-    if not isinstance(item, np.ndarray) or item.ndim != 1 or not len(item):
+    if not isinstance(item, np.ndarray) or item.ndim != 1:
         what = f"shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
-        raise InputError(f"{place}: {what}, expected a path, or an array or tensor of samples [T]")
+        raise InputError(f"{place}: {what}, expected {or_other}an array or tensor of samples [T]")
     if item.dtype in FULL_SCALE:
         return item.astype(np.float32) / np.float32(FULL_SCALE[item.dtype])
     if not np.issubdtype(item.dtype, np.floating):

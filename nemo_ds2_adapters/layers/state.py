@@ -1,6 +1,5 @@
 """What layers remember of streams that arrive in chunks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,26 +15,19 @@ class PendingFrames:
 
     Args:
         frames: `[B, kernel - 1, D]`, each row's at its beginning, zero beyond them.
-        counts: `[B]`, how many there are of each row.
+        counts: `[B]`, how many there are of each row, those before the first frame of an utterance not counted.
+        padding: frames of zeros before the first.
     """
 
     frames: Tensor
     counts: Tensor
+    padding: int
 
     @classmethod
     def at_start(cls, rows: int, width: int, kernel: int, padding: int, like: Tensor) -> Self:
-        """Before the first frame, `padding` frames of zeros; device and precision of `like`."""
-        counts = torch.full((rows,), padding, device=like.device)
-        return cls(like.new_zeros(rows, kernel - 1, width), counts)
-
-    def __getitem__(self, rows: Tensor) -> "PendingFrames":
-        """Of some of the streams, by their numbers or by a mask."""
-        return PendingFrames(self.frames[rows], self.counts[rows])
-
-    @staticmethod
-    def cat(parts: Sequence["PendingFrames"]) -> "PendingFrames":
-        """Of all streams of several batches."""
-        return PendingFrames(torch.cat([p.frames for p in parts]), torch.cat([p.counts for p in parts]))
+        """Before the first frame: all zeros, of device and precision of `like`."""
+        counts = torch.zeros(rows, dtype=torch.int64, device=like.device)
+        return cls(like.new_zeros(rows, kernel - 1, width), counts, padding)
 
     def slide(
         self, x: Tensor, lengths: Tensor, stride: int, padding: int, is_last: Tensor | None
@@ -54,18 +46,20 @@ class PendingFrames:
             and what later ones will see.
         """
         size = self.frames.shape[1]
-        real = self.counts + lengths
+        held = self.counts + self.padding
+        real = held + lengths
         valid = real if is_last is None else real + padding * is_last
         width = max(size + x.shape[1] + (0 if is_last is None else padding), size + 1)
         # Each row's pending frames, its new ones, then zeros, whatever the others have: picked by position.
         every = torch.cat([self.frames, x, x.new_zeros(len(x), 1, x.shape[2])], dim=1)
         position = torch.arange(width + size, device=x.device).unsqueeze(0)
-        counts = self.counts.unsqueeze(1)
+        counts = held.unsqueeze(1)
         source = torch.where(position < counts, position, size + position - counts)
         source = torch.where(position < real.unsqueeze(1), source, size + x.shape[1])
         outputs = torch.div(valid - (size + 1), stride, rounding_mode="floor").add(1).clamp(min=0)
         kept = (outputs * stride).unsqueeze(1) + torch.arange(size, device=x.device)
-        pending = PendingFrames(_pick(every, source.gather(1, kept)), valid - outputs * stride)
+        counts = valid - outputs * stride - self.padding
+        pending = PendingFrames(_pick(every, source.gather(1, kept)), counts, self.padding)
         return _pick(every, source[:, :width]), outputs, pending
 
 
@@ -77,20 +71,27 @@ class EncoderState:
     recurrent: tuple[HiddenState, ...]
     lookahead: PendingFrames | None
 
-    def __getitem__(self, rows: Tensor) -> "EncoderState":
-        """Of some of the streams, by their numbers or by a mask: others leave the batch, or change their order."""
-        recurrent = tuple(tuple(part[rows] for part in hidden) for hidden in self.recurrent)
-        lookahead = None if self.lookahead is None else self.lookahead[rows]
-        return EncoderState(tuple(pending[rows] for pending in self.convolutions), recurrent, lookahead)
+    def rows(self) -> Tensor:
+        """All of it as `[B, N]`, one row per stream; zeros before the first frame."""
+        return torch.cat([part.flatten(1) for part in self._parts()], dim=1)
 
-    @staticmethod
-    def cat(states: Sequence["EncoderState"]) -> "EncoderState":
-        """Of all streams of several batches: streams join."""
-        convolutions = tuple(map(PendingFrames.cat, zip(*(state.convolutions for state in states))))
-        layers = zip(*(state.recurrent for state in states))
-        recurrent = tuple(tuple(map(torch.cat, zip(*hidden))) for hidden in layers)
-        lookahead = [state.lookahead for state in states if state.lookahead is not None]
-        return EncoderState(convolutions, recurrent, PendingFrames.cat(lookahead) if lookahead else None)
+    def of_rows(self, rows: Tensor) -> "EncoderState":
+        """The inverse; of this state only the shapes matter."""
+        shapes = [part.shape[1:] for part in self._parts()]
+        split = rows.split([shape.numel() for shape in shapes], dim=1)
+        parts = iter([part.unflatten(1, shape) for part, shape in zip(split, shapes)])
+        recurrent = tuple(tuple(next(parts) for _ in hidden) for hidden in self.recurrent)
+        pending = [PendingFrames(next(parts), next(parts).squeeze(1).long(), old.padding) for old in self._pending()]
+        lookahead = None if self.lookahead is None else pending.pop()
+        return EncoderState(tuple(pending), recurrent, lookahead)
+
+    def _parts(self) -> list[Tensor]:
+        recurrent = [part for hidden in self.recurrent for part in hidden]
+        frames = [part for one in self._pending() for part in (one.frames, one.counts.unsqueeze(1).to(one.frames))]
+        return recurrent + frames
+
+    def _pending(self) -> list[PendingFrames]:
+        return [*self.convolutions, *([] if self.lookahead is None else [self.lookahead])]
 
 
 def _pick(x: Tensor, positions: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from nemo_ds2_adapters.layers import ConvFrontEnd, Lookahead, RecurrentLayer, build_activation, length_mask
 from nemo_ds2_adapters.layers.recurrent import BIDIRECTIONAL_MERGES, RNN_NONLINEARITIES, RNN_TYPES
-from nemo_ds2_adapters.layers.state import EncoderState
 from nemo_ds2_adapters.modules.mixins import KeepsModeModule
+from nemo_ds2_adapters.modules.streams import StreamedEncoder
 
 
-class DeepSpeech2Encoder(KeepsModeModule, Exportable):
+class DeepSpeech2Encoder(KeepsModeModule, StreamedEncoder, Exportable):
     """Convolutions, recurrent layers, optional look-ahead (Amodei et al. 2015, arXiv 1512.02595, section 3).
 
     The encoder has `n_layers + 1` *points*: point 0 is the convolutions' output, point `i` the output of
@@ -208,52 +208,6 @@ class DeepSpeech2Encoder(KeepsModeModule, Exportable):
             raise ValueError(f"activations of point {point} have {self.point_width(point)} values, got {x.shape[-1]}")
         x = self._run(x, lengths, self._checked_cpu_lengths(lengths), point, self.n_layers)
         return self._adapt(x, lengths, self.n_layers)
-
-    def start(self, streams: int) -> EncoderState:
-        """The state of so many streams before their first frame.
-
-        Raises:
-            ValueError: the encoder is bidirectional.
-        """
-        if self.layers[0].rnn.bidirectional:  # type: ignore[union-attr]
-            raise ValueError("a bidirectional encoder needs the whole utterance: only forward-only models can stream")
-        recurrent = tuple(layer.start(streams) for layer in self.layers)  # type: ignore[operator]
-        lookahead = None if self.lookahead is None else self.lookahead[0].start(streams)  # type: ignore[operator]
-        return EncoderState(tuple(self.conv.start(streams)), recurrent, lookahead)
-
-    def step(
-        self, features: Tensor, lengths: Tensor, state: EncoderState, is_last: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, EncoderState]:
-        """Encode the next chunk of a batch of streams: together, in any chunks, what `forward` gives for the whole.
-
-        Args:
-            features: `[B, feat_in, T]`, new frames.
-            lengths: `[B]`, real ones of each stream, 0 for none.
-            state: what `start` or the last step gave; it stays as it is.
-            is_last: bool `[B]`, streams that end with these frames; None: none does.
-
-        Returns:
-            `[B, D', T']`, the output frames that are complete by now, zero beyond `[B]` real ones, and the new state.
-
-        Raises:
-            ValueError: the encoder is in training mode.
-        """
-        if self.training:
-            raise ValueError("streams need the encoder in eval mode")
-        last = is_last if is_last is not None and bool(is_last.any()) else None
-        x, lengths, convolutions = self.conv.step(features, lengths, state.convolutions, last)
-        recurrent = []
-        for point, (layer, hidden) in enumerate(zip(self.layers, state.recurrent, strict=True)):
-            mask = length_mask(lengths, x.shape[1]).unsqueeze(-1)
-            x, hidden = layer.step(self._adapt(x, lengths, point), lengths, mask, hidden)  # type: ignore[operator]
-            recurrent.append(hidden)
-        lookahead = state.lookahead
-        if self.lookahead is not None and lookahead is not None:
-            convolution, activation = self.lookahead
-            x, lengths, lookahead = convolution.step(x, lengths, lookahead, last)  # type: ignore[operator]
-            x = activation(x).masked_fill(~length_mask(lengths, x.shape[1]).unsqueeze(-1), 0.0)
-        x = self._adapt(x, lengths, self.n_layers)
-        return x.transpose(1, 2), lengths, EncoderState(tuple(convolutions), tuple(recurrent), lookahead)
 
     def _run(self, x: Tensor, lengths: Tensor, cpu_lengths: Tensor, start: int, stop: int) -> Tensor:
         """From point `start` (its adapters included) to point `stop` (its adapters not included)."""

@@ -107,15 +107,70 @@ class AdapterBank:
             raise InputError(f"users={users!r}: expected a list with a user, or None for the base, per utterance")
         residents = self._acquire({user for user in users if user is not None})
         try:
-            routing = self._routing(users, residents)
-            with routed(routing):
+            with self.route_held([None if user is None else residents[user] for user in users]) as routing:
                 yield routing
         finally:
             self._release(residents.values())
 
+    @contextmanager
+    def route_held(self, residents: Sequence[Resident | None]) -> Iterator[Routing]:
+        """As `route`, of what the caller holds: nothing is loaded, and nothing compared with the store."""
+        parts = []
+        for stack in {id(r.stack): r.stack for r in residents if r is not None and r.stack is not None}.values():
+            slots = [0 if resident is None or resident.stack is not stack else resident.slot for resident in residents]
+            parts += routed_rows(stack.adapters, slots)
+        routing = Routing(self._modules, len(residents), parts)
+        with routed(routing):
+            yield routing
+
+    def hold(self, user: str) -> Resident:
+        """A user's adapter as it is now, which neither a new version nor others take away until it is let go.
+
+        Raises what `route` does.
+        """
+        self.check_model(self._model)
+        return self._acquire({user})[user]
+
+    def let_go(self, resident: Resident) -> None:
+        """Undo `hold`."""
+        self._release([resident])
+
+    def check_held(self, resident: Resident) -> Resident:
+        """Notice that a user whose adapter is held was erased; the store is asked once in `check_seconds`.
+
+        Returns:
+            the resident; of somebody who was erased the default, which is held in its place.
+
+        Raises:
+            UnknownUserError: they were erased, and there is no default. The adapter is still held.
+        """
+        now = time.monotonic()
+        if resident is self._default or now - resident.checked < self.check_seconds:
+            return resident
+        try:
+            version = self._source.version(resident.key)
+        except InputError as error:
+            with self._changed:
+                self._remove(resident.key)
+                if self._default is None or not isinstance(error, UnknownUserError):
+                    raise
+                self._default.users += 1
+                self._counts.defaults += 1
+            self._release([resident])
+            return self._default
+        with self._changed:
+            resident.checked = now
+            if version != resident.version and resident is self._residents.get(resident.key):
+                self._remove(resident.key)  # who asks next gets the new one
+        return resident
+
+    def words(self, user: str) -> tuple[str, ...]:
+        """A user's personal words, as the store has them at this moment; none for adapters attached to a model."""
+        return self._source.words(user)
+
     def check_user(self, user: str) -> None:
         """Load a user, if need be. Raises what `route` does."""
-        self._release(self._acquire({user}).values())
+        self.let_go(self.hold(user))
 
     def pin(self, *users: str) -> None:
         """Load users, and keep them until `unpin`. Raises what `route` does."""
@@ -129,13 +184,6 @@ class AdapterBank:
         with self._changed:
             self._pinned.difference_update(users)
             self._changed.notify_all()
-
-    def _routing(self, users: Sequence[str | None], residents: dict[str, Resident]) -> Routing:
-        parts = []
-        for stack in {id(r.stack): r.stack for r in residents.values() if r.stack is not None}.values():
-            own = {key: resident.slot for key, resident in residents.items() if resident.stack is stack}
-            parts += routed_rows(stack.adapters, [0 if user is None else own.get(user, 0) for user in users])
-        return Routing(self._modules, len(users), parts)
 
     def _acquire(self, keys: set[str], pin: bool = False) -> dict[str, Resident]:
         """The users' residents, ready and in use by the caller, who must release them."""

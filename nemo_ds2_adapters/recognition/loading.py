@@ -41,6 +41,9 @@ class AdapterSource(Protocol):
     def load(self, key: str) -> Loaded:
         """The adapter as it is now. Raises InputError or AdapterFileError: it cannot be used."""
 
+    def words(self, key: str) -> tuple[str, ...]:
+        """The person's words. Raises AdapterFileError: they are damaged."""
+
 
 class Architectures:
     """What adapters do, each architecture looked at once."""
@@ -126,6 +129,10 @@ class StoredAdapters:
         version, adapter = self._store.read(key)
         return version, self._architectures.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
 
+    def words(self, key: str) -> tuple[str, ...]:
+        """The user's words."""
+        return self._store.words(key)
+
 
 class AttachedAdapters:
     """The adapters that are attached to a model, by name."""
@@ -157,6 +164,10 @@ class AttachedAdapters:
         weights = {point: module.state_dict() for point, module in parts}
         check_finite(key, weights.values())
         return version, branches, weights
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """None: a model keeps no words."""
+        return ()
 
 
 def _point_widths(model: ModelPT) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Which utterances are to be transcribed, and whose adapter each of them gets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.recordings import AudioSource, is_manifest, open_recordings
@@ -76,3 +77,26 @@ def _of_manifest(
     if not users and utterances and (adapter_key or must_name):
         raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
     return {number: users.get(number) for number in utterances} if users else None
+
+
+def words_of(
+    given: Sequence[Sequence[str]] | None,
+    count: int,
+    users: Users | None,
+    stored: Callable[[str], tuple[str, ...]] | None,
+) -> Callable[[int], Sequence[str]]:
+    """The personal words of utterances, by their number: those given, or those stored of their users.
+
+    Raises:
+        InputError: there are not as many lists as utterances.
+    """
+    if given is not None:
+        if isinstance(given, str) or len(given) != count:
+            raise InputError(
+                f"{len(given)} lists of words for {count} utterances: give one list, or (), per utterance"
+            )
+        return given.__getitem__
+    if users is None or stored is None:
+        return lambda number: ()
+    known = cache(stored)  # read once for each user
+    return lambda number: () if users[number] is None else known(users[number])

@@ -39,6 +39,7 @@ class Job:
     state: State = "queued"
     created: float = field(default_factory=time.time)  # seconds since 1970, as all times here
     started: float | None = None
+    trained_since: float | None = None  # when the worker has begun, which may have had to load the model before
     ended: float | None = None
     starts: int = 0
     stage: str = "waiting"
@@ -54,9 +55,9 @@ class Job:
     @property
     def seconds_left(self) -> float | None:
         """As far as can be told."""
-        if self.state != "running" or self.started is None or not self.share:
+        if self.state != "running" or self.trained_since is None or not self.share:
             return None
-        return (time.time() - self.started) * (1 - self.share) / self.share
+        return (time.time() - self.trained_since) * (1 - self.share) / self.share
 
 
 class Jobs:
@@ -180,7 +181,7 @@ class Jobs:
             if job.state == "erased":
                 return
             job.state, job.started, job.starts = "running", time.time(), job.starts + 1
-            job.stage = "preparing"
+            job.stage, job.trained_since = "preparing", None
             recordings = self._recordings.of(job.user)
             if job.starts > MOST_STARTS:
                 raise Refusal(500, "worker", f"the process that trains has died {MOST_STARTS} times")
@@ -197,7 +198,8 @@ class Jobs:
                     self._finish(job, result, folder, {one.number for one in recordings})
 
     def _note(self, job: Job, message: dict[str, Any]) -> None:
-        job.stage, job.share = message["stage"], message["share"]
+        job.trained_since = job.trained_since or time.time()
+        job.stage, job.share = message["stage"], max(job.share, message["share"])  # training on everything begins anew
 
     def _try_again(self, job: Job) -> None:
         """Unless it was this program that has ended the process."""

@@ -18,10 +18,10 @@ from starlette.concurrency import run_in_threadpool
 from nemo_ds2_adapters.adaptation.prior import check_fits, read_prior
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.users import check_user_id
+from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.errors import InputError, UnknownUserError, UserIdError
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.decoding import Decoder
 from nemo_ds2_adapters.recognition.windows import join_windows, plan_windows
 from nemo_ds2_adapters.serving.audio import read_upload
 from nemo_ds2_adapters.serving.auth import RateLimit, Tokens

@@ -50,5 +50,6 @@ class Trainer:
             self._start,
             prior=self._prior,
             key="recordings",
+            on_epoch=lambda share: report({"stage": "training", "share": share}),
         )
         return result

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nemo_ds2_adapters.layers.state import EncoderState
 from nemo_ds2_adapters.modules import DeepSpeech2Encoder
 from tests.conftest import MEL_BANDS, EncoderMaker
 
@@ -48,7 +47,7 @@ def test_any_chunks_of_any_mix_of_streams(make_encoder: EncoderMaker, options: d
         while running or waiting:
             new = [i for i in waiting if joins[i] <= tick]
             waiting = [i for i in waiting if i not in new]
-            running, state = running + new, EncoderState.cat([state, encoder.start(len(new))])
+            running, state = running + new, torch.cat([state, encoder.start(len(new))])
             sizes = [min(chunks[(tick + i) % len(chunks)], lengths[i] - position[i]) for i in running]
             ends = [position[i] + n == lengths[i] for i, n in zip(running, sizes)]
             batch = torch.full((len(running), MEL_BANDS, max([0, *sizes])), float("nan"))

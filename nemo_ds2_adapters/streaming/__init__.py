@@ -1,0 +1,1 @@
+"""Recognising people while they speak: many streams in one batch."""
