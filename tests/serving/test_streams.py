@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
-from nemo_ds2_adapters.serving.app import create_app
 from nemo_ds2_adapters.serving.auth import Tokens
+from nemo_ds2_adapters.serving.http.app import create_app
 from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.settings import ServiceSettings
 from nemo_ds2_adapters.streaming.recogniser import Recogniser
