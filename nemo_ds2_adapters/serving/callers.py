@@ -4,12 +4,16 @@ from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import Depends, Path
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nemo_ds2_adapters.errors import UserIdError
 from nemo_ds2_adapters.serving.auth import Caller
+from nemo_ds2_adapters.serving.problems import Refusal, respond
 from nemo_ds2_adapters.serving.service import Service, checked_user
+
+GUARDED, OPEN = ("/v1/", "/metrics"), ("/v1/health",)  # beginnings of paths, and whole ones
 
 bearer = HTTPBearer(auto_error=False, description="A token of the service, for all users or for one.")
 
@@ -23,28 +27,51 @@ def service_of(connection: HTTPConnection) -> Service:
 Serving = Annotated[Service, Depends(service_of)]
 
 
-def caller_of(
-    service: Serving,
-    connection: HTTPConnection,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> Caller:
-    """Who calls, whose calls are counted.
+def known_caller(service: Service, connection: HTTPConnection, token: str | None) -> Caller:
+    """Who calls with a token, or none; their calls are counted.
 
     Raises:
         Refusal: there is no such token, or there were too many calls.
     """
-    return known_caller(service, connection, credentials.credentials if credentials else None)
-
-
-def known_caller(service: Service, connection: HTTPConnection, token: str | None) -> Caller:
-    """As `caller_of`, with a token however it has come."""
     address = connection.client.host if connection.client else "unknown"
     try:
         caller = service.tokens.caller(token, address)
-    except Exception:
+    except Refusal:
         service.rate.count(address)  # guesses are counted too
         raise
     service.rate.count(caller.key)
+    return caller
+
+
+def sent_token(connection: HTTPConnection) -> str | None:
+    """The bearer token of a request, None if there is none."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+class KnownCallers:
+    """Finds out who calls before anything of a request is read; health and the page are for everybody."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith(GUARDED) and path not in OPEN:
+            connection = HTTPConnection(scope)
+            try:
+                caller = known_caller(self._service, connection, sent_token(connection))
+            except Refusal as error:
+                scope["problem"] = error.code
+                await respond(error)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
+        await self.app(scope, receive, send)
+
+
+def caller_of(connection: HTTPConnection, _: Annotated[object, Depends(bearer)]) -> Caller:
+    """Who calls, as `KnownCallers` has found out."""
+    caller: Caller = connection.state.caller
     return caller
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -43,23 +43,31 @@ class Health(BaseModel):
     max_seconds: float = Field(description="Of a recording.")
 
 
-def _job(service: Serving, caller: Calling, job: str) -> Job:
+def job_of(service: Serving, caller: Calling, job: str) -> Job:
+    """The job of a path.
+
+    Raises:
+        Refusal: there is none, or it is another user's.
+    """
     found = service.jobs.get(job)
     if caller.user not in (None, found.user):
         raise Refusal(404, "unknown_job", "there is no such job of this user")
     return found
 
 
+Asked = Annotated[Job, Depends(job_of)]
+
+
 @router.get("/v1/jobs/{job}", responses=responses(404), tags=["people"])
-def job_state(service: Serving, caller: Calling, job: str) -> JobView:
+def job_state(found: Asked) -> JobView:
     """How a training is going."""
-    return JobView.of(_job(service, caller, job))
+    return JobView.of(found)
 
 
 @router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=responses(404), tags=["people"])
-async def job_events(service: Serving, caller: Calling, job: str) -> AsyncIterable[ServerSentEvent]:
+async def job_events(service: Serving, found: Asked) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: a job's state whenever it changes, until it is over; the last event is called `end`."""
-    found, last = _job(service, caller, job), None
+    last = None
     while not service.stopping.is_set():
         view = JobView.of(found)
         if view != last:
