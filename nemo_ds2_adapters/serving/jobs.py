@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Condition, RLock, Thread
@@ -15,8 +16,8 @@ from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.formats.scratch import ScratchFolder
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.metrics import Metrics
-from nemo_ds2_adapters.serving.problems import Refusal, busy
-from nemo_ds2_adapters.serving.recordings import Recordings
+from nemo_ds2_adapters.serving.recordings import Recording, Recordings
+from nemo_ds2_adapters.serving.refusal import Refusal, busy
 from nemo_ds2_adapters.serving.worker import Task, Worker, WorkerDiedError
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -99,9 +100,7 @@ class Jobs:
                 return last
             if last is not None and last.state == "running":
                 raise Refusal(409, "job_running", "this user's adapter is being trained", job=last.id)
-            found = len(self._recordings.of(user))
-            if found < LEAST_RECORDINGS:
-                raise InputError(f"{found} recordings of this user, at least {LEAST_RECORDINGS} are needed")
+            _check_enough(self._recordings.of(user))
             if len(self._queue) >= MOST_WAITING:
                 raise busy(f"{MOST_WAITING} trainings wait already")
             job = Job(user)
@@ -149,7 +148,11 @@ class Jobs:
 
     def _resume(self) -> None:
         for path in self._store.cached(FILE):
-            job = _read(path)
+            try:
+                job = _read(path)
+            except (OSError, ValueError, TypeError, KeyError) as error:  # of another version, or damaged
+                logger.warning("a training is forgotten, its file cannot be read: %s", type(error).__name__)
+                continue
             self._remember(job)
             if not job.is_over:
                 job.state, job.stage, job.share = "queued", "waiting", 0.0
@@ -186,6 +189,7 @@ class Jobs:
             if job.starts > MOST_STARTS:
                 raise Refusal(500, "worker", f"the process that trains has died {MOST_STARTS} times")
             self._save(job)
+            _check_enough(recordings)  # they may have become too old
         with ScratchFolder("job") as folder:
             files = tuple((one.path, one.text, one.seconds) for one in recordings)
             try:
@@ -248,6 +252,11 @@ class Jobs:
 
     def _count(self) -> None:
         self._metrics.waiting_jobs.set(len(self._queue) + (self._running is not None))
+
+
+def _check_enough(recordings: Sequence[Recording]) -> None:
+    if len(recordings) < LEAST_RECORDINGS:
+        raise InputError(f"{len(recordings)} recordings of this user, at least {LEAST_RECORDINGS} are needed")
 
 
 def _read(path: Path) -> Job:

@@ -56,6 +56,7 @@ class Served:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "nemo_ds2_adapters.cli", "serve", "--store", str(self.store)]
+        command += ["--training-niceness", "0"]  # other tests may run beside this one
         environment = {**os.environ, "DS2_ADAPTERS_TOKENS": "\n".join(self.tokens), "PYTHONPATH": str(CHECKOUT)}
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(

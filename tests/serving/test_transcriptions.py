@@ -87,7 +87,6 @@ def test_long_recordings_are_cut_as_transcribe_cuts_them(client: httpx.Client, p
         ({"model": "whisper-1"}, "model"),
         ({"response_format": "srt"}, "response_format"),
         ({"language": "en"}, "language: unknown"),
-        ({"user": ""}, "user"),
         ({"user": "x" * 201}, "201 characters"),
         ({"user": "nemo_ds2_adapters:voice_prior"}, "the store's own"),
     ],
