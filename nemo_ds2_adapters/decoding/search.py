@@ -1,5 +1,6 @@
 """Decoding with a language model, and with words that differ from one utterance of a batch to the next."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class SearchSettings:
         letter_penalty: with a language model, for each letter of a word that it does not know.
         phrase_bonus: for each letter of a personal word.
         beam_size: texts that are followed at once.
+
+    Raises:
+        InputError: a number is out of range.
     """
 
     lm: str | os.PathLike[str] | None = None
@@ -42,6 +46,13 @@ class SearchSettings:
     letter_penalty: float = -1.0
     phrase_bonus: float = 2.0
     beam_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("lm_weight", "word_bonus", "letter_penalty", "phrase_bonus"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)}: expected a finite number")
+        if not isinstance(self.beam_size, int) or self.beam_size < 1:
+            raise InputError(f"beam_size={self.beam_size}: expected a whole number of at least 1")
 
 
 DEFAULT = SearchSettings()

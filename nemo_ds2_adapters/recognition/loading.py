@@ -1,6 +1,7 @@
 """Adapters as a bank stacks them: from a store, or from the model they are attached to."""
 
 from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 from nemo.collections.common.parts.adapter_modules import LinearAdapter
@@ -44,42 +45,19 @@ class AdapterSource(Protocol):
         """The person's words. Raises AdapterFileError: they are damaged."""
 
 
-class StoredAdapters:
-    """The adapters of a store, by user id."""
+class Architectures:
+    """What adapters do, each architecture looked at once."""
 
-    def __init__(self, model: ModelPT, store: AdapterStore) -> None:
-        """Args: the model they are for, and where they lie."""
+    def __init__(self, model: ModelPT) -> None:
+        """Args: the model they are for. Raises InputError: it takes no adapters per row."""
         self._widths = _point_widths(model)
         self._n_layers = model.encoder.n_layers
-        self._store = store
-        self._fingerprint = fingerprint(model)
+        self._model = model
         self._known: dict[str, tuple[Branch, ...]] = {}
 
-    def version(self, key: str) -> Version:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
-        versions = self._store.versions(key)
-        if not versions:
-            raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
-        return versions[-1]
-
-    def load(self, key: str) -> Loaded:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-            BaseMismatchError: it was made for another base.
-            AdapterFileError: it is damaged, does not fit the model, or is of a kind that cannot be mixed.
-        """
-        version, adapter = self._store.read(key)
-        return version, self.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
-
-    def words(self, key: str) -> tuple[str, ...]:
-        """The user's words."""
-        return self._store.words(key)
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._model)
 
     def branches(self, adapter: Adapter, label: str) -> tuple[Branch, ...]:
         """What the adapter does, in the order of its points.
@@ -121,12 +99,46 @@ class StoredAdapters:
         return branches
 
 
+class StoredAdapters:
+    """The adapters of a store, by user id."""
+
+    def __init__(self, architectures: Architectures, store: AdapterStore) -> None:
+        """Args: what adapters of the model do, and where they lie."""
+        self._architectures = architectures
+        self._store = store
+
+    def version(self, key: str) -> Version:
+        """The user's current version.
+
+        Raises:
+            UnknownUserError: there is none.
+        """
+        versions = self._store.versions(key)
+        if not versions:
+            raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
+        return versions[-1]
+
+    def load(self, key: str) -> Loaded:
+        """The user's current version.
+
+        Raises:
+            UnknownUserError: there is none.
+            BaseMismatchError: it was made for another base.
+            AdapterFileError: it is damaged, does not fit the model, or is of a kind that cannot be mixed.
+        """
+        version, adapter = self._store.read(key)
+        return version, self._architectures.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """The user's words."""
+        return self._store.words(key)
+
+
 class AttachedAdapters:
     """The adapters that are attached to a model, by name."""
 
     def __init__(self, model: ModelPT) -> None:
         """Args: the model."""
-        _point_widths(model)
         self._model = model
 
     def version(self, key: str) -> Hashable:

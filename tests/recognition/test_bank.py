@@ -275,8 +275,10 @@ def test_a_default_that_cannot_be(model, store, make) -> None:
         AdapterBank(model, store, replace(adapter, info=replace(adapter.info, fingerprint="0" * 64)))
     with pytest.raises(AdapterFileError, match="the default: does not say for which base"):
         AdapterBank(model, store, replace(adapter, info=None))
-    with pytest.raises(InputError, match="give the store as well"):
-        AdapterBank(model, default=adapter)
+    bank = AdapterBank(model, default=adapter)  # without a store, for those who have none attached
+    with bank.route(["nobody", "not a name: \u00e9", None]):
+        pass
+    assert bank.statistics.defaults == 2
 
 
 def test_a_default_that_attach_would_refuse(model, store, make) -> None:

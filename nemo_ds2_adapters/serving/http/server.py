@@ -8,8 +8,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.app import create_app
 from nemo_ds2_adapters.serving.auth import VARIABLE, Tokens
+from nemo_ds2_adapters.serving.http.app import create_app
 from nemo_ds2_adapters.serving.logs import start_log
 from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.settings import LOOPBACK, ServiceSettings
