@@ -34,6 +34,7 @@ class TokenScore(NamedTuple):
 
 
 T = TypeVar("T")
+OnEpoch = Callable[[float], object]
 Share = tuple[Member, list[int]]  # utterances that a member is trained or scored on
 
 
@@ -57,10 +58,11 @@ class Engine:
         model: frozen, in eval mode.
         data: activations of the point of the members' first adapters, computed.
         name: of an attached adapter with the members' architecture, which is left as it is.
+        on_epoch: is told, after each, the share of their epochs that the members have done at least, 0 to 1.
     """
 
-    def __init__(self, model: ASRModel, data: PrefixData, name: str) -> None:
-        self.model, self.data, self._name = model, data, name
+    def __init__(self, model: ASRModel, data: PrefixData, name: str, on_epoch: OnEpoch | None = None) -> None:
+        self.model, self.data, self._name, self._on_epoch = model, data, name, on_epoch
         self._rows = ROWS if data.point < model.encoder.n_layers else ROWS_WITHOUT_RECURRENCE
         self._base_log_probs: dict[int, Tensor] = {}  # [T', V], of utterances of members that are held to them
 
@@ -95,6 +97,8 @@ class Engine:
                     self._step(group)
         for member in members:
             member.end_epoch()
+        if self._on_epoch is not None and members:
+            self._on_epoch(min(member.epochs / member.settings.max_epochs for member in members))
 
     def token_scores(self, members: Sequence[Member]) -> list[list[TokenScore]]:
         """Of each member's held-out utterances, with the weights that would be saved now."""

@@ -13,7 +13,7 @@ from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
 from nemo_ds2_adapters.adaptation.choice import NOT_FINITE, WHAT, Outcome, choose, is_unlike
 from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
-from nemo_ds2_adapters.adaptation.engine import Engine
+from nemo_ds2_adapters.adaptation.engine import Engine, OnEpoch
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.prepare import left_as_it_was
 from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior
@@ -54,6 +54,7 @@ def training_engine(
     groups: Sequence[Sequence[Utterance]],
     start: Adapter,
     cache: PrefixCache | Sequence[PrefixCache] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Iterator[tuple[Engine, list[range], Adapter]]:
     """In this block, adapters like `start` can be trained on the groups' utterances; the model must not be used.
 
@@ -62,6 +63,7 @@ def training_engine(
         groups: utterances.
         start: an adapter for this base.
         cache: of activations, one for all or one per group; None: in memory, and beyond a limit in temporary files.
+        on_epoch: see `Engine`.
 
     Yields:
         the engine, the positions of each group's utterances in its data, and the start in the model's precision.
@@ -84,7 +86,11 @@ def training_engine(
             data.compute()
             ends = accumulate((len(group) for group in groups), initial=0)
             positions = [range(first, end) for first, end in pairwise(ends)]
-            yield Engine(model, data, IN_TRAINING), positions, attached_adapter(model, IN_TRAINING, start.metadata)
+            yield (
+                Engine(model, data, IN_TRAINING, on_epoch),
+                positions,
+                attached_adapter(model, IN_TRAINING, start.metadata),
+            )
 
 
 def adapt_group(
@@ -94,6 +100,7 @@ def adapt_group(
     start: Adapter,
     cache: PrefixCache | Sequence[PrefixCache] | None = None,
     prior: VoicePrior | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Train an adapter for each of some users, each as if alone, and for as long as their own recordings ask for.
 
@@ -107,6 +114,7 @@ def adapt_group(
         cache: of activations, one for all or one per user; None: in memory, and beyond a limit in temporary files.
         prior: of this base: training starts from it and goes by its recipe; whoever is unlike everybody in its
             population is cross-validated as without one.
+        on_epoch: see `Engine`.
 
     Yields:
         number of the user and what came of the training, as soon as that is known.
@@ -115,7 +123,8 @@ def adapt_group(
         InputError: the adapter does not fit the model, or the model is no frozen DeepSpeech2; a recording cannot be
             read.
     """
-    with training_engine(model, groups, prior.adapter if prior else start, cache) as (engine, positions, start):
+    beginning = prior.adapter if prior else start
+    with training_engine(model, groups, beginning, cache, on_epoch) as (engine, positions, start):
         starts = dict.fromkeys(range(len(groups)), start)
         if prior is not None:
             outcomes, starts = adapt_from_prior(engine, positions, start, prior, settings.seed)

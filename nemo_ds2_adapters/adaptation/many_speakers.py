@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
 from nemo_ds2_adapters.adaptation.choice import Outcome, is_of_use
+from nemo_ds2_adapters.adaptation.engine import OnEpoch
 from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits, describe, weights_hash
@@ -43,6 +44,7 @@ def adapt_speakers(
     keep_activations: bool = False,
     progress: bool = False,
     say: Callable[[str], object] = logger.info,
+    on_epoch: OnEpoch | None = None,
 ) -> list[SpeakerResult]:
     """Train an adapter for every speaker, and put it into the store: one result per speaker, in the same order.
 
@@ -68,6 +70,7 @@ def adapt_speakers(
         keep_activations: in the store, for a later run; its `erase` removes them with the user.
         progress: show bars.
         say: is told in a line whether priors are made, and what they are like.
+        on_epoch: is told, after each epoch, the share that those who are trained together have done, 0 to 1.
 
     Raises:
         InputError: a setting is wrong.
@@ -112,7 +115,7 @@ def adapt_speakers(
         for of_group, group in groups:
             opened = shared or (cache or CacheSettings()).open()
             for speaker, outcome in _outcomes(
-                model, group, settings, start, of_group, store, opened, keep_activations
+                model, group, settings, start, of_group, store, opened, keep_activations, on_epoch
             ):
                 results[speaker.user_id] = _kept(speaker, outcome, settings, settings_hash, of_group, store)
                 bar.update(len(results) - bar.n)
@@ -170,6 +173,7 @@ def _outcomes(
     store: AdapterStore,
     shared: PrefixCache,
     keep_activations: bool,
+    on_epoch: OnEpoch | None,
 ) -> Iterator[tuple[Speaker, Outcome]]:
     """Of every speaker of a group; what goes wrong for one is that speaker's outcome, for all everybody's."""
     caches: list[PrefixCache] = []
@@ -184,7 +188,7 @@ def _outcomes(
     waiting = dict(enumerate(ready))
     try:
         groups = [speaker.utterances for speaker in ready]
-        for number, outcome in adapt_group(model, groups, settings, start, caches, prior):
+        for number, outcome in adapt_group(model, groups, settings, start, caches, prior, on_epoch):
             yield waiting.pop(number), outcome
     except NemoDs2Error as error:
         for speaker in waiting.values():

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.cli.decoding import search_settings, words_for_all
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder_of
 from nemo_ds2_adapters.configs import shipped_config
@@ -55,6 +56,7 @@ def main(cfg: DictConfig) -> None:
     users = users_of(utterances, key) if key else None
     store = AdapterStore(cfg.adapter_store, create=False) if cfg.adapter_store else None
     default = read_adapter(cfg.adapter_default) if cfg.adapter_default else None
+    words, search = words_for_all(cfg, len(utterances)), search_settings(cfg)
     output = output_path(cfg, "users" if adapter is None else adapter.name or "base", utterances)
     device, dtype, autocast = arithmetic(cfg.trainer)
 
@@ -66,7 +68,8 @@ def main(cfg: DictConfig) -> None:
     for line in findings.lines(MANIFEST):
         say(line)
     with nullcontext() if adapter is None else enabled_adapters(model, adapter.name):
-        results = recognise(model, utterances, users, store, cfg.model.test_ds.batch_size, progress, autocast, default)
+        size = cfg.model.test_ds.batch_size
+        results = recognise(model, utterances, users, store, size, progress, autocast, default, words, search)
     report.write_lines([result.line() for result in results], output)
     if adapter is None:
         show_comparison(results, output)
@@ -83,10 +86,9 @@ def adapter_key(cfg: DictConfig) -> str | None:
     others = [other for other in ("adapter_name", "user_id") if not OmegaConf.is_missing(cfg.model.adapter, other)]
     if key is not None and others:
         raise InputError(f"model.adapter.adapter_key={key}: leave model.adapter.{others[0]} out, lines name adapters")
-    if key is None and cfg.adapter_store:
-        raise InputError(f"adapter_store={cfg.adapter_store} needs model.adapter.adapter_key, a field of the manifest")
-    if cfg.adapter_default and not cfg.adapter_store:
-        raise InputError(f"adapter_default={cfg.adapter_default} needs adapter_store: it is for whom that has nothing")
+    for name in ("adapter_store", "adapter_default"):
+        if key is None and cfg[name]:
+            raise InputError(f"{name}={cfg[name]} needs model.adapter.adapter_key, a field of the manifest")
     return key
 
 

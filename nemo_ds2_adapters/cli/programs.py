@@ -38,6 +38,10 @@ TRAINING = {
     "model.optim.lr": "learning rate, 0.002",
     "trainer.max_epochs": "at most so many epochs, 20",
 }
+DECODING = {
+    "decoding.words": "a name per line; null: each user's own, of the store",
+    "decoding.lm": "ARPA file of a language model",
+}
 PROGRAMS = {
     "train": Program(
         "train",
@@ -90,6 +94,7 @@ PROGRAMS = {
             "model.adapter.adapter_key": "field of the manifest that says whose",
             "adapter_store": "with adapter_key: where the adapters are",
             "output_filename": "one JSON line per utterance",
+            **DECODING,
         },
     ),
     "transcribe": Program(
@@ -103,6 +108,7 @@ PROGRAMS = {
             "adapter_store": "where the adapters are; null: in the .nemo",
             "adapter_key": "field of the manifest that says whose",
             "output_filename": "NeMo manifest with pred_text",
+            **DECODING,
         },
     ),
     "search": Program(

@@ -46,6 +46,8 @@ READ = (
     "model.adapter.init_from_store",
     "adapter_store",
     "adapter_default",
+    "decoding.lm",
+    "decoding.words",
     "init_from_nemo_model",
 )
 NULL_IS_A_VALUE = (f"{SECTION}.patience",)  # though the shipped value is a number

@@ -28,6 +28,7 @@ def serve(
     keep_recordings: Annotated[
         float, typer.Option(help="Days; 0: until an adapter was trained of them, a day at most; inf: for good.")
     ] = 0.0,
+    lm: Annotated[Path | None, typer.Option(help="A word language model, ARPA.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Sentences to be read aloud, one per line.")] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Of a request.")] = 25.0,
     max_seconds: Annotated[float, typer.Option(help="Of a recording.")] = 600.0,
@@ -37,6 +38,7 @@ def serve(
     wait_ms: Annotated[float, typer.Option(help="That a recording waits for others to share its batch.")] = 5.0,
     queue_size: Annotated[int, typer.Option(help="Recordings that wait; more are refused.")] = 256,
     training_threads: Annotated[int, typer.Option(help="Of the process that trains.")] = 1,
+    training_niceness: Annotated[int, typer.Option(help="Of the same; 19 gives way to everything else.")] = 19,
 ) -> None:
     """Serve recognition with everybody's adapter, and the training of adapters, over HTTP, with a page to try it."""
     missing = [name for name in NEEDED if find_spec(name) is None]
@@ -55,6 +57,7 @@ def serve(
         model=model,
         store=Path(store),
         prior=prior,
+        lm=lm,
         prompts=prompts,
         host=host,
         port=port,
@@ -68,15 +71,17 @@ def serve(
         wait_ms=wait_ms,
         queue_size=queue_size,
         training_threads=training_threads,
+        training_niceness=training_niceness,
     )
     tokens = read_tokens(token_file)
-    from nemo_ds2_adapters.serving import server
+    from nemo_ds2_adapters.serving.http import server
 
     server.check_exposure(settings, tokens)
+    bound = server.bind(settings)
     with busy(f"loading {model}"):
         service = server.Service(settings, tokens)
     name = f"[{host}]" if ":" in host else host
-    say(f"http://{name}:{port}  (model {model}, store {store})")
+    say(f"http://{name}:{bound.getsockname()[1]}  (model {model}, store {store})")
     if not tokens:
         say("no tokens: whoever is at this machine may do everything")
-    server.run(service)
+    server.run(service, bound)

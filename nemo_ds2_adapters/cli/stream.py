@@ -30,6 +30,7 @@ def stream(
     microphone: Annotated[bool, typer.Option("--microphone", help="Listen until Ctrl+C.")] = False,
     user: Annotated[str | None, typer.Option(help="Whose adapter to use; without, the base.")] = None,
     store: Annotated[str | None, typer.Option(help="Where adapters are; without, those in the .nemo.")] = None,
+    lm: Annotated[Path | None, typer.Option(help="ARPA file of a language model, as of ds2-adapters lm.")] = None,
     pause: Annotated[float, typer.Option(help="Seconds of silence after which the text is final.")] = 1.2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs: text, words, confidence.")] = False,
 ) -> None:
@@ -44,7 +45,7 @@ def stream(
 
     utterance = None if recording is None else fitted(Utterance(recording))
     with busy(f"reading {model}"):
-        recogniser = open_recogniser(model, store, user, pause)
+        recogniser = open_recogniser(model, store, user, lm, pause)
     chunks = listen(recogniser.sample_rate) if utterance is None else cut(utterance, recogniser.sample_rate)
     console = Console(highlight=False)
     shows = console.is_terminal and not as_json
@@ -70,9 +71,12 @@ def stream(
         say(str(found.text))
 
 
-def open_recogniser(model: Path, store: str | None, user: str | None, pause_seconds: float) -> "Recogniser":
+def open_recogniser(
+    model: Path, store: str | None, user: str | None, lm: Path | None, pause_seconds: float
+) -> "Recogniser":
     """A recogniser with the model of a file, and the adapters of a store, or of the same file."""
     from nemo_ds2_adapters.adapters.enabling import enable_adapters
+    from nemo_ds2_adapters.decoding.search import SearchSettings
     from nemo_ds2_adapters.formats.nemo_archive import restore_model
     from nemo_ds2_adapters.recognition.bank import AdapterBank
     from nemo_ds2_adapters.store.store import AdapterStore
@@ -83,7 +87,7 @@ def open_recogniser(model: Path, store: str | None, user: str | None, pause_seco
     check_streams(restored)
     enable_adapters(restored, None)
     bank = None if user is None else AdapterBank(restored.eval(), opened)
-    return Recogniser(restored, bank, pause_seconds=pause_seconds)
+    return Recogniser(restored, bank, search=SearchSettings(lm=lm), pause_seconds=pause_seconds)
 
 
 def shown(partial: "Partial") -> Text:

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from nemo_ds2_adapters.cli.decoding import search_settings, words_for_all
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.script import hydra_command, make_folder_of
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
@@ -22,6 +23,7 @@ from nemo_ds2_adapters.recognition.transcribe import transcribe
 def main(cfg: DictConfig) -> None:
     check_sources(cfg)
     lines = read_input(cfg)
+    words, search = words_for_all(cfg, len(lines)), search_settings(cfg)
     output = output_path(cfg, lines)
     if output.exists() and not cfg.overwrite_transcripts:
         say(f"{output} exists, and overwrite_transcripts=false: nothing was done")
@@ -36,6 +38,8 @@ def main(cfg: DictConfig) -> None:
         default=read_adapter(cfg.adapter_default) if cfg.adapter_default else None,
         batch_size=cfg.batch_size,
         adapter_key=cfg.adapter_key,
+        words=words,
+        search=search,
         return_hypotheses=True,
         timestamps=cfg.timestamps,
         confidence=cfg.confidence,
@@ -61,9 +65,7 @@ def check_sources(cfg: DictConfig) -> None:
     for key, exists in (("model_path", Path.is_file), ("dataset_manifest", Path.is_file), ("audio_dir", Path.is_dir)):
         if cfg[key] and not exists(Path(cfg[key])):
             raise InputError(f"{key}={cfg[key]}: no such file or directory")
-    if cfg.adapter_default and not cfg.adapter_store:
-        raise InputError(f"adapter_default={cfg.adapter_default} needs adapter_store: it is for whom that has nothing")
-    for key in ("adapter_store", "adapter_key"):
+    for key in ("adapter_store", "adapter_default", "adapter_key"):
         if cfg.audio_dir and cfg[key]:
             raise InputError(f"{key} needs dataset_manifest: the files of audio_dir do not say whose they are")
 
@@ -83,9 +85,11 @@ def output_path(cfg: DictConfig, lines: list[Utterance | BadLine]) -> Path:
     source = Path(cfg.dataset_manifest or cfg.audio_dir).absolute()
     name = f"{source.stem}_{Path(cfg.model_path or cfg.pretrained_name).stem}.json"
     output = Path(cfg.output_filename or source.with_name(name))
-    keys = ("model_path", "dataset_manifest", "adapter_store", "adapter_default")
+    keys = ("model_path", "dataset_manifest", "adapter_store", "adapter_default", "decoding.lm", "decoding.words")
     recordings = {line.label: line.audio for line in lines if isinstance(line, Utterance)}
-    check_not_input(output, {**{f"{key}={cfg[key]}": cfg[key] for key in keys}, **recordings})
+    check_not_input(
+        output, {**{f"{key}={value}": value for key in keys if (value := OmegaConf.select(cfg, key))}, **recordings}
+    )
     make_folder_of(output, f"output_filename={output}")
     return output
 

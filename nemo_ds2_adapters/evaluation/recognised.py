@@ -13,10 +13,12 @@ from torch import Tensor
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.decoding.decoder import Decoder
+from nemo_ds2_adapters.decoding.search import DEFAULT, Search, SearchSettings
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, check_batch_size, run_batches
+from nemo_ds2_adapters.recognition.batches import Failures, Users, check_batch_size, run_batches
 from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
+from nemo_ds2_adapters.recognition.users import words_of
 from nemo_ds2_adapters.store.store import AdapterStore
 
 NO_ERRORS = Score()
@@ -74,6 +76,8 @@ def recognise(
     progress: bool = True,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     default: Adapter | None = None,
+    words: Sequence[Sequence[str]] | None = None,
+    search: SearchSettings = DEFAULT,
 ) -> list[Recognised]:
     """Recognise every utterance, and count the errors, in the order of the utterances.
 
@@ -88,11 +92,15 @@ def recognise(
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
-        default: what people get of whom the store has no adapter; None refuses them.
+        default: what people get who have no adapter; None refuses them.
+        words: for each utterance, personal words; None takes those that the store has of its user. The base is given
+            none where there are users.
+        search: a language model, for the base too, and how much it and the words count.
     """
     check_batch_size(batch_size)
-    decoder = Decoder(model)
+    decoder, searching = Decoder(model), Search(model, search)
     bank = None if users is None else bank_of(model, store, batch_size, default)
+    numbered_users: Users | None = None if users is None else dict(enumerate(users))
 
     def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         samples, counts = on_device(model, signals, lengths)
@@ -104,11 +112,21 @@ def recognise(
                 log_probs = torch.cat([base, personal], dim=2)
         return log_probs.float().cpu().numpy(), frames.cpu().numpy()
 
+    words_by_number = words_of(words, len(utterances), numbered_users, None if bank is None else bank.words)
+    for number in range(len(utterances)):
+        searching.check(words_by_number(number))
+
+    def decoded(number: int, variants: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The base has no words, unless it is all there is."""
+        lists = [words_by_number(number)] if users is None else [(), words_by_number(number)]
+        return [searching.found(log_probs, listed) for log_probs, listed in zip(variants, lists)]
+
     texts: dict[int, list[str]] = {}
     numbered, sample_rate = dict(enumerate(utterances)), int(model.cfg.sample_rate)
     with serving(model, routed=users is not None):
         for found in run_batches(sample_rate, run, numbered, decoder.frame_seconds, batch_size, Failures(), progress):
-            variants = zip(*(np.split(output, 1 if users is None else 2, axis=1) for output in found.values()))
+            split = {n: np.split(output, 1 if users is None else 2, axis=1) for n, output in found.items()}
+            variants = zip(*(decoded(n, outputs) for n, outputs in split.items()))
             hypotheses = zip(*(decoder(variant) for variant in variants))
             texts |= {n: [composed(one.text) for one in pair] for n, pair in zip(found, hypotheses)}
     results = []

@@ -11,7 +11,8 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.data.recordings import AudioSource
 from nemo_ds2_adapters.decoding.decoder import Decoder
-from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.decoding.search import DEFAULT, Search, SearchSettings
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import (
     Failures,
@@ -21,7 +22,7 @@ from nemo_ds2_adapters.recognition.batches import (
     usable_users,
 )
 from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
-from nemo_ds2_adapters.recognition.users import asked_for
+from nemo_ds2_adapters.recognition.users import asked_for, words_of
 from nemo_ds2_adapters.recognition.windows import check_window_seconds
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -35,6 +36,8 @@ def transcribe(
     *,
     default: Adapter | None = None,
     adapter_key: str | None = None,
+    words: Sequence[Sequence[str]] | None = None,
+    search: SearchSettings = DEFAULT,
     return_hypotheses: bool = False,
     timestamps: bool = False,
     confidence: bool = False,
@@ -57,9 +60,12 @@ def transcribe(
             for the base. If not given, a manifest may say it; otherwise the model is used as it is.
         store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
-        default: what people get of whom the store has no adapter; None refuses them.
+        default: what people get who have no adapter; None refuses them.
         adapter_key: field of the manifest that names the adapter; a line without it gets the base. By default
-            `adapter`, or with a store `speaker` where there is no `adapter`.
+            `adapter`, or with a store or default `speaker` where there is no `adapter`.
+        words: for each utterance, names and terms that are likely in it. None takes those that the store has of its
+            user, if there is one.
+        search: a language model, and how much it and the words count.
         return_hypotheses: NeMo's `Hypothesis` objects instead of text.
         timestamps: hypotheses with `timestamp["word"]`, `["char"]` and `["segment"]`, `start` and `end` in seconds.
         confidence: hypotheses with `word_confidence`, `token_confidence` and `frame_confidence`.
@@ -73,7 +79,8 @@ def transcribe(
         texts or hypotheses, in the order of the input.
 
     Raises:
-        InputError: unsuitable settings, `adapters` of another length, or a recording or user that cannot be used.
+        InputError: unsuitable settings, `adapters` or `words` of another length, a recording or user that cannot be
+            used, or a word that the model cannot write.
         AdapterFileError: an adapter that cannot be used.
     """
     if not isinstance(model, EncDecCTCModel):
@@ -83,11 +90,13 @@ def transcribe(
     if isinstance(store, str | os.PathLike):
         store = AdapterStore(store, create=False)
     decoder = Decoder(model, timestamps, confidence)
+    searching = Search(model, search)
     failures = Failures(on_error)
     sample_rate = int(model.cfg.sample_rate)
-    count, utterances, users = asked_for(audio, sample_rate, adapters, adapter_key, store is not None, failures)
+    must_name = store is not None or default is not None
+    count, utterances, users = asked_for(audio, sample_rate, adapters, adapter_key, must_name, failures)
     bank = store if isinstance(store, AdapterBank) else None
-    if users is not None or bank is not None or default is not None:
+    if users is not None or bank is not None:
         bank = bank_of(model, store, batch_size, default)
 
     def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +105,13 @@ def transcribe(
             log_probs, frames, _ = model(input_signal=samples, input_signal_length=counts)
         return log_probs.float().cpu().numpy(), frames.cpu().numpy()
 
+    words_by_number = words_of(words, count, users, None if bank is None else bank.words)
+    for number in list(utterances):
+        try:
+            searching.check(words_by_number(number))
+        except NemoDs2Error as error:
+            failures.add(number, error)
+            del utterances[number]
     usable = usable_users(None if bank is None else bank.check_user, users, failures)
     results: list[Any] = [None] * count
     with serving(model, routed=users is not None):
@@ -111,7 +127,8 @@ def transcribe(
             overlap_seconds,
             usable,
         ):
-            for number, hypothesis in zip(outputs, decoder(list(outputs.values()))):
+            found = [searching.found(log_probs, words_by_number(number)) for number, log_probs in outputs.items()]
+            for number, hypothesis in zip(outputs, decoder(found)):
                 results[number] = hypothesis
     if return_hypotheses or timestamps or confidence:
         return results

@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Condition, RLock, Thread
@@ -15,8 +16,8 @@ from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.formats.scratch import ScratchFolder
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.metrics import Metrics
-from nemo_ds2_adapters.serving.problems import Refusal, busy
-from nemo_ds2_adapters.serving.recordings import Recordings
+from nemo_ds2_adapters.serving.recordings import Recording, Recordings
+from nemo_ds2_adapters.serving.refusal import Refusal, busy
 from nemo_ds2_adapters.serving.worker import Task, Worker, WorkerDiedError
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -39,6 +40,7 @@ class Job:
     state: State = "queued"
     created: float = field(default_factory=time.time)  # seconds since 1970, as all times here
     started: float | None = None
+    trained_since: float | None = None  # when the worker has begun, which may have had to load the model before
     ended: float | None = None
     starts: int = 0
     stage: str = "waiting"
@@ -54,9 +56,9 @@ class Job:
     @property
     def seconds_left(self) -> float | None:
         """As far as can be told."""
-        if self.state != "running" or self.started is None or not self.share:
+        if self.state != "running" or self.trained_since is None or not self.share:
             return None
-        return (time.time() - self.started) * (1 - self.share) / self.share
+        return (time.time() - self.trained_since) * (1 - self.share) / self.share
 
 
 class Jobs:
@@ -98,9 +100,7 @@ class Jobs:
                 return last
             if last is not None and last.state == "running":
                 raise Refusal(409, "job_running", "this user's adapter is being trained", job=last.id)
-            found = len(self._recordings.of(user))
-            if found < LEAST_RECORDINGS:
-                raise InputError(f"{found} recordings of this user, at least {LEAST_RECORDINGS} are needed")
+            _check_enough(self._recordings.of(user))
             if len(self._queue) >= MOST_WAITING:
                 raise busy(f"{MOST_WAITING} trainings wait already")
             job = Job(user)
@@ -148,7 +148,11 @@ class Jobs:
 
     def _resume(self) -> None:
         for path in self._store.cached(FILE):
-            job = _read(path)
+            try:
+                job = _read(path)
+            except (OSError, ValueError, TypeError, KeyError) as error:  # of another version, or damaged
+                logger.warning("a training is forgotten, its file cannot be read: %s", type(error).__name__)
+                continue
             self._remember(job)
             if not job.is_over:
                 job.state, job.stage, job.share = "queued", "waiting", 0.0
@@ -180,11 +184,12 @@ class Jobs:
             if job.state == "erased":
                 return
             job.state, job.started, job.starts = "running", time.time(), job.starts + 1
-            job.stage = "preparing"
+            job.stage, job.trained_since = "preparing", None
             recordings = self._recordings.of(job.user)
             if job.starts > MOST_STARTS:
                 raise Refusal(500, "worker", f"the process that trains has died {MOST_STARTS} times")
             self._save(job)
+            _check_enough(recordings)  # they may have become too old
         with ScratchFolder("job") as folder:
             files = tuple((one.path, one.text, one.seconds) for one in recordings)
             try:
@@ -197,7 +202,8 @@ class Jobs:
                     self._finish(job, result, folder, {one.number for one in recordings})
 
     def _note(self, job: Job, message: dict[str, Any]) -> None:
-        job.stage, job.share = message["stage"], message["share"]
+        job.trained_since = job.trained_since or time.time()
+        job.stage, job.share = message["stage"], max(job.share, message["share"])  # training on everything begins anew
 
     def _try_again(self, job: Job) -> None:
         """Unless it was this program that has ended the process."""
@@ -246,6 +252,11 @@ class Jobs:
 
     def _count(self) -> None:
         self._metrics.waiting_jobs.set(len(self._queue) + (self._running is not None))
+
+
+def _check_enough(recordings: Sequence[Recording]) -> None:
+    if len(recordings) < LEAST_RECORDINGS:
+        raise InputError(f"{len(recordings)} recordings of this user, at least {LEAST_RECORDINGS} are needed")
 
 
 def _read(path: Path) -> Job:

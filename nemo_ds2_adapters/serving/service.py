@@ -18,10 +18,11 @@ from starlette.concurrency import run_in_threadpool
 from nemo_ds2_adapters.adaptation.prior import check_fits, read_prior
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.users import check_user_id
+from nemo_ds2_adapters.decoding.decoder import Decoder
+from nemo_ds2_adapters.decoding.search import Search, SearchSettings
 from nemo_ds2_adapters.errors import InputError, UnknownUserError, UserIdError
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.decoding import Decoder
 from nemo_ds2_adapters.recognition.windows import join_windows, plan_windows
 from nemo_ds2_adapters.serving.audio import read_upload
 from nemo_ds2_adapters.serving.auth import RateLimit, Tokens
@@ -50,6 +51,7 @@ class About:
     user: str
     adapter_used: Kind
     adapter: dict[str, Any] | None
+    words: Sequence[str]
     recordings: Sequence[Recording]
     job: Job | None
 
@@ -86,10 +88,13 @@ class Service:
         self.sample_rate = int(self.model.cfg.sample_rate)
         self._decoder, self._timing_decoder = Decoder(self.model), Decoder(self.model, timestamps=True)
         self._decoding = Lock()
+        self.search = SearchSettings(lm=settings.lm)
+        self._search = Search(self.model, self.search)
         self.prompts = read_prompts(settings.prompts or SHIPPED, self.model)
         self._changing = RLock()  # held by who changes what is kept about a person
         self.recordings = Recordings(self.store, self.model, settings.keep_recordings)
-        worker = Worker(WorkerSettings(settings.model, settings.prior, settings.training_threads))
+        threads, niceness = settings.training_threads, settings.training_niceness
+        worker = Worker(WorkerSettings(settings.model, settings.prior, threads, niceness))
         self.jobs = Jobs(self.store, self.recordings, worker, self._changing, self.metrics)
         wait_seconds = settings.wait_ms / 1000
         self.queue = RecognitionQueue(
@@ -118,13 +123,27 @@ class Service:
             return "own"
         return "population" if self._has_default else "base"
 
-    async def recognise(self, samples: np.ndarray, user: str | None, kind: Kind, timestamps: bool) -> Hypothesis:
+    def words_of(self, user: str | None, given: Sequence[str] | None) -> tuple[str, ...]:
+        """Which words decoding favours: those that a request gives, or without any, the user's.
+
+        Raises:
+            InputError: the model cannot write one of them.
+        """
+        if given:
+            self._search.check(given)
+            return tuple(given)
+        return () if user is None else self.store.words(user)
+
+    async def recognise(
+        self, samples: np.ndarray, user: str | None, kind: Kind, words: Sequence[str], timestamps: bool
+    ) -> Hypothesis:
         """What is said in `[T]` samples.
 
         Args:
             samples: at the model's rate.
             user: whose adapter is used, unless `kind` is the base.
             kind: as `adapter_of` says.
+            words: as `words_of` says.
             timestamps: whether those of words and segments are computed.
 
         Raises:
@@ -140,9 +159,10 @@ class Service:
         futures = self.queue.submit(parts, None if kind == "base" else user)
         outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
         self.metrics.speech.labels(kind).inc(seconds)
-        return await run_in_threadpool(self._decoded, join_windows(windows, outputs), timestamps)
+        return await run_in_threadpool(self._decoded, join_windows(windows, outputs), words, timestamps)
 
-    def _decoded(self, log_probs: np.ndarray, timestamps: bool) -> Hypothesis:
+    def _decoded(self, log_probs: np.ndarray, words: Sequence[str], timestamps: bool) -> Hypothesis:
+        log_probs = self._search.found(log_probs, words)
         with self._decoding:
             return (self._timing_decoder if timestamps else self._decoder)([log_probs])[0]
 
@@ -169,10 +189,20 @@ class Service:
             metadata = {key: header.info.metadata.get(key) for key in ("kind", "reason", "wer_before", "wer_after")}
             adapter = {"version": versions[-1].number, "stored": versions[-1].stored.isoformat(), **metadata}
             adapter |= {"parameters": header.parameters, "bytes": header.size}
-        recordings, job = self.recordings.of(user), self.jobs.of(user)
-        if adapter is None and not recordings and job is None:
+        words, recordings, job = self.store.words(user), self.recordings.of(user), self.jobs.of(user)
+        if adapter is None and not words and not recordings and job is None:
             raise UnknownUserError("nothing is known of this user")
-        return About(user, self.adapter_of(user), adapter, recordings, job)
+        return About(user, self.adapter_of(user), adapter, words, recordings, job)
+
+    def put_words(self, user: str, words: Sequence[str]) -> tuple[str, ...]:
+        """Replace a person's words; none removes them.
+
+        Raises:
+            InputError: a word is not right, or the model cannot write it.
+        """
+        self._search.check(words)
+        with self._changing:
+            return self.store.put_words(user, words)
 
     def adapter_file(self, user: str) -> bytes:
         """A person's adapter as a `.pt`.
@@ -188,7 +218,7 @@ class Service:
             return path.read_bytes()
 
     def erase(self, user: str) -> bool:
-        """Forget a person: adapter, recordings, activations, job; whether there was anything."""
+        """Forget a person: adapter, words, recordings, activations, job; whether there was anything."""
         with self._changing:
             self.jobs.erase(user)
             found = self.store.erase(user)

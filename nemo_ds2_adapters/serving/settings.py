@@ -21,6 +21,7 @@ class ServiceSettings:
     model: Path  # the base, a `.nemo`
     store: Path  # a local folder: recordings lie in it, beside the adapters
     prior: Path | None = None
+    lm: Path | None = None  # ARPA file of a word language model
     prompts: Path | None = None  # sentences to be read aloud; None: the shipped ones
     host: str = "127.0.0.1"
     port: int = 8000
@@ -34,6 +35,7 @@ class ServiceSettings:
     wait_ms: float = 5.0  # that the first recording of a batch waits for others
     queue_size: int = 256  # recordings that wait; more are refused
     training_threads: int = 1
+    training_niceness: int = 19  # 0 to 19: how far training gives way to everything else
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "queue_size", "requests_per_minute", "training_threads"):
@@ -42,6 +44,7 @@ class ServiceSettings:
             self._check(name, 0 < getattr(self, name) < math.inf, "above 0")
         for name in ("wait_ms", "keep_recordings"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check("training_niceness", 0 <= self.training_niceness <= 19, "0 to 19")
         self._check("port", 0 <= self.port <= 65535, "0 to 65535")
         for origin in self.allow_origin:
             self._check("allow_origin", origin.startswith(("http://", "https://")), "http://host or https://host")

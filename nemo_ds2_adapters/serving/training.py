@@ -1,10 +1,12 @@
 """One person's adapter from their recordings, in the worker process."""
 
 from collections.abc import Callable
+from threading import RLock
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from tqdm import tqdm
 
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
@@ -27,6 +29,7 @@ class Trainer:
 
     def __init__(self, settings: WorkerSettings) -> None:
         torch.set_num_threads(settings.threads)
+        tqdm.set_lock(RLock())  # its own, between processes, outlives a process that is killed
         values: Any = OmegaConf.to_container(shipped_config(CONFIG), resolve=True)
         self._settings = Settings.of(values)
         self._model = restore_model(str(settings.model), None)
@@ -50,5 +53,6 @@ class Trainer:
             self._start,
             prior=self._prior,
             key="recordings",
+            on_epoch=lambda share: report({"stage": "training", "share": share}),
         )
         return result

@@ -17,8 +17,6 @@ from typing import Any
 
 from nemo_ds2_adapters.formats.scratch import own_temporary_folder, sweep_scratch
 
-NICENESS = 19
-
 
 @dataclass(frozen=True)
 class Task:
@@ -36,6 +34,7 @@ class WorkerSettings:
     model: Path
     prior: Path | None
     threads: int
+    niceness: int
 
 
 class WorkerDiedError(Exception):
@@ -90,7 +89,7 @@ class Worker:
 def work(connection: Connection, settings: WorkerSettings) -> None:
     """The process: train one task after another, until the service ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, for the service: it ends this process itself
-    os.nice(NICENESS)
+    os.nice(settings.niceness)
     logging.disable(logging.WARNING)  # NeMo's long notes on schedules
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     from nemo_ds2_adapters.serving.training import Trainer

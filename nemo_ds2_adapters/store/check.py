@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
+from nemo_ds2_adapters.store import words
 from nemo_ds2_adapters.store.folder import CACHE, Folder
 from nemo_ds2_adapters.store.shelf import check_version
 from nemo_ds2_adapters.store.version import versions_among
@@ -16,12 +17,13 @@ class StoreReport:
 
     users: int = 0
     versions: int = 0
+    word_lists: int = 0  # users who have personal words
     repaired: list[str] = field(default_factory=list)  # one sentence each
     problems: list[str] = field(default_factory=list)  # one sentence each; these files are left as they are
 
     @property
     def ok(self) -> bool:
-        """Whether every adapter can be read."""
+        """Whether everything can be read."""
         return not self.problems
 
 
@@ -59,7 +61,7 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
         swept = []
     for name in left + swept:
         report.repaired.append(f"{user}/{name}: removed, left by a write that was interrupted or by an older version")
-    for name in set(names) - {v.file_name for v in versions} - {*left, CACHE}:
+    for name in set(names) - {v.file_name for v in versions} - {*left, CACHE, words.FILE}:
         report.problems.append(f"{user}/{name}: does not belong here")
     if not set(names) - {*left}:
         folder.remove_user(user)
@@ -70,6 +72,14 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
             check_version(folder.read(user, version.file_name), version, user, label)
         except FileNotFoundError:
             continue  # removed meanwhile, at a place without locks
+        except AdapterFileError as error:
+            report.problems.append(str(error))
+    if words.FILE in names:
+        try:
+            words.from_bytes(folder.read(user, words.FILE), user, f"{user}/{words.FILE}")
+            report.word_lists += 1
+        except FileNotFoundError:
+            pass
         except AdapterFileError as error:
             report.problems.append(str(error))
     for name in folder.restrict(user):

@@ -21,6 +21,7 @@ from nemo_ds2_adapters.formats.safetensors_file import (
     restamped,
     to_bytes,
 )
+from nemo_ds2_adapters.store import words
 from nemo_ds2_adapters.store.folder import FORMAT_TEXT, SHARD_LENGTH, Folder
 from nemo_ds2_adapters.store.version import (
     OLD_SUFFIX,
@@ -161,6 +162,25 @@ class Shelf:
                     complain(error)
                 else:
                     yield entry(version, header)
+
+    def words(self, user_id: str) -> tuple[str, ...]:
+        """A user's words, none if nobody put any; checked (AdapterFileError)."""
+        user = user_hash(user_id)
+        try:
+            data = self.folder.read(user, words.FILE)
+        except FileNotFoundError:
+            return ()
+        return words.from_bytes(data, user, f"{self.folder}, words of user {user_id!r}")
+
+    def keep_words(self, user_id: str, file: bytes | None) -> None:
+        """Replace a user's words by those of a file, or remove them. The caller holds the lock."""
+        user = user_hash(user_id)
+        if file is not None:
+            self.folder.write(user, words.FILE, file)
+            return
+        self.folder.remove(user, [name for name in self.folder.names(user) if name == words.FILE])
+        if not self.folder.names(user):
+            self.folder.remove_user(user)
 
     @contextmanager
     def lock(self, *user_ids: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Many users' adapters in one place."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
 from nemo_ds2_adapters.formats.safetensors_file import Arrays, Header, to_bytes
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
+from nemo_ds2_adapters.store import words as word_files
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
 from nemo_ds2_adapters.store.shelf import OnError, Shelf
@@ -147,6 +148,28 @@ class AdapterStore:
         with naming(f"{self._shelf.folder}, user {user_id!r}"):
             return attach(model, adapter, as_name, strict_base)
 
+    def put_words(self, user_id: str, words: Iterable[str]) -> tuple[str, ...]:
+        """Replace the words that decoding favours for a user, who need not have an adapter; none removes them.
+
+        Args:
+            user_id: whose.
+            words: names, terms, phrases, as they are written.
+
+        Returns:
+            them as they are kept: each once, with single spaces.
+
+        Raises:
+            InputError: names the word that is empty, too long or not printable; or there are too many.
+        """
+        kept = word_files.checked_words(words)
+        with self._shelf.lock(user_id):
+            self._shelf.keep_words(user_id, word_files.to_bytes(user_id, kept) if kept else None)
+        return kept
+
+    def words(self, user_id: str) -> tuple[str, ...]:
+        """A user's words, in their order; none for whom nobody put any."""
+        return self._shelf.words(user_id)
+
     def has(self, user_id: str) -> bool:
         """Whether the user has an adapter."""
         return bool(self._shelf.versions(user_id))
@@ -218,32 +241,43 @@ class AdapterStore:
             return self._shelf.append(target, data)
 
     def rename(self, old: str, new: str) -> None:
-        """Move all of a user's versions to another id, with their numbers and times; the cache folder is removed.
+        """Move all of a user's versions to another id, with their numbers and times, and their words; the cache folder
+        is removed.
 
         A process that is killed meanwhile leaves them under the old id, and perhaps some under the new one. If a
-        version is damaged, or `new` has an adapter (InputError), nothing is changed.
+        version is damaged, or `new` has an adapter or words (InputError), nothing is changed.
         """
         with self._shelf.lock(old, new):
             self._shelf.find(old)
             self._check_free(new)
+            words = self.words(old)
+            if self.words(new):
+                raise InputError(
+                    f"{self._shelf.folder}: user {new!r} has words already: remove them, or choose another"
+                )
             moved = [self._shelf.file_for(new, old, version.number) for version in self._shelf.versions(old)]
             try:
                 for version, data in moved:
                     self._shelf.keep(new, data, Version(version.number, version.stored, checksum(data)))
+                if words:
+                    self._shelf.keep_words(new, word_files.to_bytes(new, words))
             except AdapterFileError:
                 self._shelf.folder.remove_user(user_hash(new))
                 raise
             self._shelf.folder.remove_user(user_hash(old))
 
     def delete(self, user_id: str, version: int | None = None) -> None:
-        """Remove a user's adapter, all versions of it; or one version, the newest remaining one being current then."""
+        """Remove a user's adapter, all versions of it; or one version, the newest remaining one being current then.
+
+        Words stay: `put_words` removes them, `erase` removes everything.
+        """
         with self._shelf.lock(user_id):
             self._shelf.find(user_id, version)
             self._shelf.remove(user_id, [v for v in self._shelf.versions(user_id) if version in (None, v.number)])
 
     def erase(self, user_id: str) -> bool:
-        """Forget a person: all versions, metadata, what interrupted writes left, and `cache_folder`; whether there was
-        any.
+        """Forget a person: all versions, metadata, words, what interrupted writes left, and `cache_folder`; whether
+        there was any.
 
         Afterwards neither the id nor its hash is left in the store; to do it again does no harm.
         """

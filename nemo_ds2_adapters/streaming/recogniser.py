@@ -14,6 +14,8 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.decoding.greedy import GreedyDecoder
+from nemo_ds2_adapters.decoding.incremental import IncrementalDecoder
+from nemo_ds2_adapters.decoding.search import DEFAULT, BeamDecoder, Search, SearchSettings
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, StreamError
 from nemo_ds2_adapters.modules import DeepSpeech2Encoder, StreamingMelPreprocessor
 from nemo_ds2_adapters.recognition.bank import AdapterBank
@@ -48,6 +50,7 @@ class Recogniser:
         model: a forward-only DeepSpeech2 with `StreamingMelPreprocessor`; it is put into eval mode, and nobody may
             train or change it meanwhile. Adapters that are enabled in it serve all streams if there is no bank.
         bank: the users' adapters.
+        search: a language model, and how much it and people's words count.
         pause_seconds: how long nothing but blanks ends a segment of the text; inf: nothing does.
         batch_size: most streams that are computed at once.
 
@@ -60,6 +63,7 @@ class Recogniser:
         model: EncDecCTCModel,
         bank: AdapterBank | None = None,
         *,
+        search: SearchSettings = DEFAULT,
         pause_seconds: float = 1.2,
         batch_size: int = 64,
     ) -> None:
@@ -77,26 +81,28 @@ class Recogniser:
         self.pause_seconds = float(pause_seconds)
         self.batch_size = batch_size
         self._decoder = Decoder(model, timestamps=True, confidence=True)
+        self._search = Search(model, search)
         self._stepping = threading.Lock()
         self._registering = threading.Lock()
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._closed: deque[Lease | None] = deque()  # where a dropped stream leaves its lease, whoever drops it
 
-    def open(self, user: str | None = None, words: Sequence[str] = (), sample_rate: int | None = None) -> Stream:
+    def open(
+        self, user: str | None = None, words: Sequence[str] | None = None, sample_rate: int | None = None
+    ) -> Stream:
         """Begin a stream.
 
         Args:
             user: whose adapter to use; None for the base.
-            words: that this person is likely to say.
+            words: that this person is likely to say; None takes those that the store has of the user.
             sample_rate: of the samples to come, Hz; None for the model's own.
 
         Raises:
             UnknownUserError: the user has no adapter, and the bank no default.
-            InputError: a user without a bank, a sample rate that is none, or no room in the bank.
+            InputError: a user without a bank, a sample rate that is none, no room in the bank, or a word that the
+                model cannot write.
             AdapterFileError: the adapter cannot be used.
         """
-        if len(words):
-            raise InputError(f"words={list(words)}: this recogniser decodes without personal words")
         if user is not None and self.bank is None:
             raise InputError(f"user={user!r}: give the recogniser a bank of adapters, Recogniser(model, bank)")
         rate = self.sample_rate if sample_rate is None else sample_rate
@@ -104,9 +110,15 @@ class Recogniser:
             raise InputError(f"sample_rate={rate}: expected a whole number of Hz")
         self.release_closed()
         resampler = None if rate == self.sample_rate else soxr.ResampleStream(rate, self.sample_rate, 1, "float32")
-        transcript = Transcript(
-            lambda: GreedyDecoder(self._decoder), self._decoder.blank, self._decoder.frame_seconds, self.pause_seconds
-        )
+        if words is None:
+            words = () if user is None or self.bank is None else self.bank.words(user)
+        self._search.check(words)
+
+        def new_decoder() -> IncrementalDecoder:
+            needed = self._search.needed(words)
+            return BeamDecoder(self._decoder, self._search, words) if needed else GreedyDecoder(self._decoder)
+
+        transcript = Transcript(new_decoder, self._decoder.blank, self._decoder.frame_seconds, self.pause_seconds)
         lease = None if user is None or self.bank is None else Lease(self.bank, user)
         stream = Stream(self, self.model.encoder.start(1), lease, transcript, resampler, self._closed.append)
         with self._registering:

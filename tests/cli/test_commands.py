@@ -4,12 +4,10 @@ import configparser
 import importlib
 import io
 import json
-import logging
 import pickle
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -22,31 +20,10 @@ from nemo_ds2_adapters.cli import main
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 from nemo_ds2_adapters.store.store import AdapterStore
+from tests.cli.conftest import Result
 
 ADAPTER = MLPAdapterConfig(hidden_dims=[3], layers="last")
 NAMES = ["user_john", "user_j"]
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
-    """Runs the command line as a person with a terminal of 100 columns."""
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: object) -> Result:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return Result(int(end.value.code or 0), out, err)
-
-    yield call
-    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ def test_wrong_input(run, model, make_model, recording: Path) -> None:
         (("model.nemo", recording, "--store", "store"), "--store store: say whose adapter"),
         (("model.nemo", recording, "--store", "nowhere", "--user", "john"), "nowhere"),
         (("model.nemo", recording, "--store", "store", "--user", "john"), "no adapter of user 'john'"),
+        (("model.nemo", recording, "--lm", "no.arpa"), "no.arpa"),
         (("model.nemo", recording, "--pause", "0"), "pause_seconds=0.0: expected"),
         (("model.nemo", "--microphone"), "--microphone needs sounddevice, pip install sounddevice"),
     ]:

@@ -24,20 +24,6 @@ RATE = 16000  # Hz
 HALF = (torch.float16, torch.bfloat16)
 
 
-@pytest.fixture
-def talkative(model: EncDecCTCModel, attach) -> EncDecCTCModel:
-    """A model that writes something, and other things with the adapters `first_0` and `own_head_0`."""
-    attach(model, "first", "own_head")
-    for parameter in (*model.encoder.layers.parameters(), model.decoder.output.weight):
-        torch.nn.init.normal_(parameter)
-    return model
-
-
-@pytest.fixture
-def paths(manifest: Path) -> list[str]:
-    return [json.loads(line)["audio_filepath"] for line in manifest.read_text().splitlines()]
-
-
 def alone(model: EncDecCTCModel, path: str, name: str | None) -> str:
     """NeMo's own transcription of one file, with one adapter enabled."""
     samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])

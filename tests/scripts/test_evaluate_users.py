@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, delete_adapter, transcribe
@@ -90,7 +90,10 @@ def test_people_without_an_adapter(call_script, per_user: DictConfig, tmp_path: 
         ({"model.adapter.adapter_key": "person"}, "test.json, line 1: person=None, expected text"),
         ({"adapter_store": "nowhere"}, "there is no adapter store"),
         ({"model.nemo_model": "base_only"}, "the model has no adapter of ann, bob"),
-        ({"adapter_default": "x.pt"}, "adapter_default=x.pt needs adapter_store"),
+        (
+            {"model.adapter.adapter_key": None, "adapter_default": "x.pt"},
+            "adapter_default=x.pt needs model.adapter.adapter_key",
+        ),
         ({"model.adapter.adapter_key": None, "adapter_store": "x"}, "adapter_store=x needs model.adapter.adapter_key"),
     ],
 )
@@ -105,3 +108,22 @@ def test_wrong_settings(call_script, per_user: DictConfig, tmp_path: Path, chang
         call_script(EVALUATE, per_user)
     assert str(end.value.code).startswith("error: ") and message in str(end.value.code)
     assert not (tmp_path / "out" / "users.jsonl").exists()
+
+
+def test_personal_words(call_script, per_user: DictConfig, tmp_path: Path) -> None:
+    """The store's words of a user change what their adapter makes of speech, not what the base or others' do."""
+    per_user.model.nemo_model = str(tmp_path / "base_only.nemo")
+    per_user.adapter_store = str(tmp_path / "store")
+    OmegaConf.update(per_user, "decoding.phrase_bonus", 12.0, force_add=True)
+    AdapterStore(tmp_path / "store").put_words("ann", ["qxq", "zyz"])
+    call_script(EVALUATE, per_user)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "users.jsonl").read_text("utf-8").splitlines()]
+    plain = json.loads((tmp_path / "expected.json").read_text())
+    assert [line["base_hypothesis"] for line in lines] == plain["base_hypothesis"]
+    adapted = [line["adapted_hypothesis"] for line in lines]
+    assert adapted[1] == plain["adapted_hypothesis"][1]
+    assert adapted[0] != plain["adapted_hypothesis"][0]
+    with pytest.raises(SystemExit, match="word 'é': the model cannot write 'é'"):
+        (tmp_path / "words.txt").write_text("ok\né\n")
+        OmegaConf.update(per_user, "decoding.words", str(tmp_path / "words.txt"), force_add=True)
+        call_script(EVALUATE, per_user)

@@ -9,6 +9,8 @@ from torch import nn
 
 from nemo_ds2_adapters import AdapterStore, add_adapter, enabled_adapters, save_adapter
 from nemo_ds2_adapters.configs import shipped_config
+from nemo_ds2_adapters.decoding.kneser_ney import write_language_model
+from nemo_ds2_adapters.decoding.search import SearchSettings
 from nemo_ds2_adapters.recognition.transcribe import transcribe
 
 SCRIPT = "asr_adapters/transcribe_speech.py"
@@ -92,8 +94,15 @@ def test_people_who_have_not_spoken_yet(call_script, config, model, texts, tmp_p
         model.save_to(config.model_path)
     call_script(SCRIPT, config)
     assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == alone
-    config.merge_with({"adapter_store": None, "adapter_key": None})
-    with pytest.raises(SystemExit, match="adapter_default=.* needs adapter_store"):
+    config.merge_with({"adapter_store": None})  # then nobody has an adapter
+    call_script(SCRIPT, config)
+    (first,) = transcribe(model, [entries[0]["audio_filepath"]], ["population"], progress=False)
+    assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == [first, *alone[1:]]
+    for entry in entries:
+        entry.pop("speaker", None)
+    given.write_text("\n".join(map(json.dumps, entries)))
+    config.merge_with({"adapter_key": None})
+    with pytest.raises(SystemExit, match="no line of the manifest has a field adapter or speaker"):
         call_script(SCRIPT, config)
 
 
@@ -147,3 +156,23 @@ def test_text_from_data_does_not_reach_the_terminal_raw(call_script, config, tmp
     assert "not transcribed" in shown.err and "\\x1b[31mnowhere\\u202e.wav" in shown.err
     for output in (shown.err, shown.out, (tmp_path / "out.json").read_text("utf-8")):
         assert output.replace("\n", "").isprintable()
+
+
+def test_words_and_a_language_model(call_script, config, model, texts, tmp_path: Path) -> None:
+    pytest.importorskip("flashlight.lib.text.decoder.kenlm", reason="needs flashlight-text (extra [lm])")
+    (tmp_path / "words.txt").write_text("qxq\n")
+    (tmp_path / "text.txt").write_text("ab\nyes\nno a\none two\n")
+    write_language_model(tmp_path / "text.txt", tmp_path / "lm.arpa", order=2)
+    config.decoding.update(words=str(tmp_path / "words.txt"), lm=str(tmp_path / "lm.arpa"), phrase_bonus=3.0)
+    call_script(SCRIPT, config)
+    search = SearchSettings(lm=tmp_path / "lm.arpa", phrase_bonus=3.0)
+    expected = transcribe(model, config.dataset_manifest, words=[["qxq"]] * 4, search=search, progress=False)
+    assert [line["pred_text"] for line in read_lines(Path(config.output_filename))] == expected
+    assert expected != texts[None]
+    config.output_filename = str(tmp_path / "words.txt")
+    with pytest.raises(SystemExit, match="decoding.words"):
+        call_script(SCRIPT, config)
+    config.update(output_filename=str(tmp_path / "other.json"))
+    config.decoding.beam_size = 0
+    with pytest.raises(SystemExit, match="beam_size=0: expected a whole number of at least 1"):
+        call_script(SCRIPT, config)

@@ -1,14 +1,15 @@
 """A service on a port, until it is told to stop."""
 
 import asyncio
+import socket
 from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.app import create_app
 from nemo_ds2_adapters.serving.auth import VARIABLE, Tokens
+from nemo_ds2_adapters.serving.http.app import create_app
 from nemo_ds2_adapters.serving.logs import start_log
 from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.settings import LOOPBACK, ServiceSettings
@@ -75,14 +76,27 @@ def check_exposure(settings: ServiceSettings, tokens: Tokens) -> None:
         )
 
 
-def run(service: Service) -> None:
+def bind(settings: ServiceSettings) -> socket.socket:
+    """The address of a service, taken before a model is loaded; nobody can connect yet.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        raise InputError(f"--host {settings.host} --port {settings.port}: {error.strerror or error}") from error
+    return bound
+
+
+def run(service: Service, bound: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; running requests end, trainings go on at the next start."""
     start_log()
-    settings = service.settings
     config = uvicorn.Config(
         create_app(service),
-        host=settings.host,
-        port=settings.port,
         http=ImpatientProtocol,
         access_log=False,  # it has paths, and they have user ids
         log_config=None,
@@ -91,4 +105,4 @@ def run(service: Service) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
         ws_max_size=1_000_000,
     )
-    Server(config, service).run()
+    Server(config, service).run([bound])

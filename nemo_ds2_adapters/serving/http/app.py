@@ -9,13 +9,15 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
-from nemo_ds2_adapters.serving import operation, transcriptions, users
-from nemo_ds2_adapters.serving.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
-from nemo_ds2_adapters.serving.problems import Problem, add_problems
+from nemo_ds2_adapters.serving.http import live, operation, transcriptions, users
+from nemo_ds2_adapters.serving.http.callers import KnownCallers
+from nemo_ds2_adapters.serving.http.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
+from nemo_ds2_adapters.serving.http.problems import Problem, add_problems
 from nemo_ds2_adapters.serving.service import Service
+from nemo_ds2_adapters.serving.talks import Talks
 from nemo_ds2_adapters.version import __version__
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parents[1] / "page"
 ABOUT = "Recognition with everybody's adapter, and adapters from recordings. Errors are problem details (RFC 9457)."
 
 
@@ -25,6 +27,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await run_in_threadpool(app.state.talks.stop)
         await run_in_threadpool(service.close)
 
     # The pages that FastAPI makes of the OpenAPI document load scripts from elsewhere: there are none.
@@ -37,20 +40,21 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.service = service
+    app.state.service, app.state.talks = service, Talks(service)
     add_problems(app)
-    for part in (transcriptions, users, operation):
+    for part in (transcriptions, live, users, operation):
         app.include_router(part.router)
     settings = service.settings
     app.add_middleware(KeepEncoded)
     app.add_middleware(UploadLimits, max_bytes=settings.max_bytes, seconds=settings.upload_seconds)
+    app.add_middleware(KnownCallers, service=service)
     app.add_middleware(OwnPagesOnly, origins=settings.allow_origin, loopback_only=not service.tokens)
     if settings.allow_origin:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.allow_origin),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization"],
+            allow_headers=["Authorization", "Content-Type"],
             expose_headers=[transcriptions.ADAPTER_HEADER, "Retry-After"],
         )
     app.add_middleware(Observed, metrics=service.metrics)

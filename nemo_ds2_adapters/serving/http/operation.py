@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import AsyncIterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from nemo_ds2_adapters.serving.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.problems import responses
+from nemo_ds2_adapters.serving.http.users import JobView
 from nemo_ds2_adapters.serving.jobs import Job
-from nemo_ds2_adapters.serving.problems import Refusal, responses
 from nemo_ds2_adapters.serving.prompts import choose_prompts
-from nemo_ds2_adapters.serving.users import JobView
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.version import __version__
 
 EVENT_SECONDS = 0.25  # between looks at a job
@@ -43,23 +44,31 @@ class Health(BaseModel):
     max_seconds: float = Field(description="Of a recording.")
 
 
-def _job(service: Serving, caller: Calling, job: str) -> Job:
+def job_of(service: Serving, caller: Calling, job: str) -> Job:
+    """The job of a path.
+
+    Raises:
+        Refusal: there is none, or it is another user's.
+    """
     found = service.jobs.get(job)
     if caller.user not in (None, found.user):
         raise Refusal(404, "unknown_job", "there is no such job of this user")
     return found
 
 
+Asked = Annotated[Job, Depends(job_of)]
+
+
 @router.get("/v1/jobs/{job}", responses=responses(404), tags=["people"])
-def job_state(service: Serving, caller: Calling, job: str) -> JobView:
+def job_state(found: Asked) -> JobView:
     """How a training is going."""
-    return JobView.of(_job(service, caller, job))
+    return JobView.of(found)
 
 
 @router.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, responses=responses(404), tags=["people"])
-async def job_events(service: Serving, caller: Calling, job: str) -> AsyncIterable[ServerSentEvent]:
+async def job_events(service: Serving, found: Asked) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: a job's state whenever it changes, until it is over; the last event is called `end`."""
-    found, last = _job(service, caller, job), None
+    last = None
     while not service.stopping.is_set():
         view = JobView.of(found)
         if view != last:

@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.callers import Calling, Serving
-from nemo_ds2_adapters.serving.problems import responses
+from nemo_ds2_adapters.serving.http.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.problems import responses
 from nemo_ds2_adapters.serving.service import Kind, checked_user
 
 PERSONAL, BASE = "personal", "base"
-FIELDS = ("file", "user", "model", "response_format", "timestamp_granularities[]")
+FIELDS = ("file", "user", "words", "model", "response_format", "timestamp_granularities[]")
 ADAPTER_HEADER = "X-Adapter"  # what the speech was recognised with: own, population or base
 
 router = APIRouter(tags=["recognition"])
@@ -70,8 +70,11 @@ async def transcribe(
     caller: Calling,
     file: Annotated[UploadFile, File(description="WAV, FLAC, Ogg (Opus or Vorbis) or MP3.")],
     user: Annotated[str | None, Form(description="Whose adapter; without, the base.")] = None,
+    words: Annotated[
+        list[str] | None, Form(description="Names and terms that are likely, each a field; without, the user's own.")
+    ] = None,
     model: Annotated[
-        Literal["personal", "base"], Form(description="`base`: nobody's adapter, whoever the user is.")
+        Literal["personal", "base"], Form(description="`base`: nobody's adapter and words, whoever the user is.")
     ] = "personal",
     response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json",
     granularities: Annotated[
@@ -88,9 +91,12 @@ async def transcribe(
     else:
         caller.check(checked_user(user))
     samples = await run_in_threadpool(service.read, file.file)
-    kind: Kind = "base" if model == BASE else await run_in_threadpool(service.adapter_of, user)
+    if model == BASE:
+        user = None
+    kind = await run_in_threadpool(service.adapter_of, user)
+    favoured = await run_in_threadpool(service.words_of, user, words)
     is_verbose = response_format == "verbose_json"
-    hypothesis = await service.recognise(samples, user, kind, timestamps=is_verbose)
+    hypothesis = await service.recognise(samples, user, kind, favoured, timestamps=is_verbose)
     headers = {ADAPTER_HEADER: kind}
     if response_format == "text":
         return PlainTextResponse(hypothesis.text + "\n", headers=headers)

@@ -8,9 +8,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from nemo_ds2_adapters.serving.callers import About, Serving
+from nemo_ds2_adapters.serving.http.callers import About, Serving
+from nemo_ds2_adapters.serving.http.problems import responses
 from nemo_ds2_adapters.serving.jobs import Job, State
-from nemo_ds2_adapters.serving.problems import responses
 from nemo_ds2_adapters.serving.recordings import Recording
 from nemo_ds2_adapters.serving.service import Kind
 
@@ -72,9 +72,16 @@ class UserView(BaseModel):
     adapter: dict[str, Any] | None = Field(
         description="`version`, `stored`, `kind`, `reason`, `wer_before`, `wer_after`, `parameters`, `bytes`."
     )
+    words: list[str] = Field(description="That decoding favours.")
     recordings: list[RecordingView]
     seconds: float = Field(description="Of recorded speech that is kept.")
     job: JobView | None = Field(description="The last training.")
+
+
+class Words(BaseModel):
+    """Names, terms and phrases of a person."""
+
+    words: list[str] = Field(max_length=1000, examples=[["smyth", "new york"]])
 
 
 class Erased(BaseModel):
@@ -91,6 +98,7 @@ def about_user(service: Serving, user: About) -> UserView:
         user=user,
         adapter_used=about.adapter_used,
         adapter=about.adapter,
+        words=list(about.words),
         recordings=[RecordingView.of(one) for one in about.recordings],
         seconds=sum(one.seconds for one in about.recordings),
         job=None if about.job is None else JobView.of(about.job),
@@ -99,8 +107,14 @@ def about_user(service: Serving, user: About) -> UserView:
 
 @router.delete("", responses=responses())
 def erase_user(service: Serving, user: About) -> Erased:
-    """Forget a person: adapter with all versions, recordings, activations, trainings. Nothing of them remains."""
+    """Forget a person: adapter with all versions, words, recordings, trainings. Nothing of them remains."""
     return Erased(erased=service.erase(user))
+
+
+@router.put("/words", responses=responses())
+def put_words(service: Serving, user: About, given: Words) -> Words:
+    """Replace the words that decoding favours for this person; none removes them."""
+    return Words(words=list(service.put_words(user, given.words)))
 
 
 @router.post("/recordings", status_code=201, responses=responses(415))
