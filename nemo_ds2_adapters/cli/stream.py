@@ -114,7 +114,7 @@ def listen(sample_rate: int) -> "Iterator[np.ndarray]":
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: there is no PortAudio
-        raise InputError(f"--microphone needs sounddevice, pip install sounddevice ({error})") from error
+        raise InputError(f"--microphone needs the extra [microphone], and PortAudio ({error})") from error
     heard: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
     try:
         with sounddevice.InputStream(

@@ -86,7 +86,7 @@ def test_wrong_input(run, model, make_model, recording: Path) -> None:
         (("model.nemo", recording, "--store", "store", "--user", "john"), "no adapter of user 'john'"),
         (("model.nemo", recording, "--lm", "no.arpa"), "no.arpa"),
         (("model.nemo", recording, "--pause", "0"), "pause_seconds=0.0: expected"),
-        (("model.nemo", "--microphone"), "--microphone needs sounddevice, pip install sounddevice"),
+        (("model.nemo", "--microphone"), "--microphone needs the extra .microphone., and PortAudio"),
     ]:
         code, said, error = run(*arguments)
         assert code == 1 and said == "" and error.count("\n") == 1
