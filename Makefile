@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up first, in .venv/, and write nothing outside this checkout but pip's cache.
-.PHONY: venv demo demo-base demo-prior read-base test lint format docs fuzz clean
+.PHONY: venv demo demo-stream demo-base demo-prior read-base test lint format docs fuzz clean
 
 VENV := $(CURDIR)/.venv
 PYTHON := $(VENV)/bin/python
@@ -43,7 +43,12 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(RUN) "$(PYTHON)" -m demo.run --output demo_output
 
-# How the committed demo base model was made; options in ARGS.
+# A recording as it is spoken, with the base for streams; another one in ARGS="RECORDING".
+demo-stream: ARGS = demo/fsdd/lucas/test_00.flac
+demo-stream: $(STAMP)
+	@$(RUN) "$(VENV)/bin/ds2-adapters" stream demo/stream_base.nemo --real-time $(ARGS)
+
+# How the committed demo base models were made; options in ARGS.
 demo-base: $(STAMP)
 	@$(RUN) "$(PYTHON)" -m demo.base $(ARGS)
 

@@ -1,6 +1,7 @@
 """Show the text of a recording, or of a microphone, while it is spoken."""
 
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,7 @@ def stream(
     model: Annotated[Path, typer.Argument(help="A forward-only base, or an adapted one.", metavar="MODEL.nemo")],
     recording: Annotated[Path | None, typer.Argument(help="A recording.", metavar="RECORDING")] = None,
     microphone: Annotated[bool, typer.Option("--microphone", help="Listen until Ctrl+C.")] = False,
+    real_time: Annotated[bool, typer.Option("--real-time", help="As fast as the recording was spoken.")] = False,
     user: Annotated[str | None, typer.Option(help="Whose adapter to use; without, the base.")] = None,
     store: Annotated[str | None, typer.Option(help="Where adapters are; without, those in the .nemo.")] = None,
     lm: Annotated[Path | None, typer.Option(help="ARPA file of a language model, as of ds2-adapters lm.")] = None,
@@ -37,6 +39,8 @@ def stream(
     """Recognise a recording, or a microphone, while it is spoken: the text grows."""
     if microphone == (recording is not None):
         raise InputError(f"give {'either ' if microphone else ''}a recording or --microphone")
+    if microphone and real_time:
+        raise InputError("--real-time is for a recording: a microphone hears nothing faster")
     if store is not None and user is None:
         raise InputError(f"--store {store}: say whose adapter to use, --user")
     if not is_file(model):
@@ -46,7 +50,8 @@ def stream(
     utterance = None if recording is None else fitted(Utterance(recording))
     with busy(f"reading {model}"):
         recogniser = open_recogniser(model, store, user, lm, pause)
-    chunks = listen(recogniser.sample_rate) if utterance is None else cut(utterance, recogniser.sample_rate)
+    rate = recogniser.sample_rate
+    chunks = listen(rate) if utterance is None else cut(utterance, rate, real_time)
     console = Console(highlight=False)
     shows = console.is_terminal and not as_json
     with recogniser.open(user) as opened, Live(console=console, auto_refresh=False, transient=True) as live:
@@ -95,14 +100,18 @@ def shown(partial: "Partial") -> Text:
     return Text.assemble(printable(partial.stable), (printable(partial.unstable), "dim"))
 
 
-def cut(utterance: Utterance, sample_rate: int) -> "Iterator[np.ndarray]":
-    """A recording in chunks, as they would arrive, but without the waiting."""
+def cut(utterance: Utterance, sample_rate: int, real_time: bool) -> "Iterator[np.ndarray]":
+    """A recording in chunks, as they would arrive; without the waiting unless in real time."""
     from nemo_ds2_adapters.data.audio import read_audio
 
     samples = read_audio(utterance, sample_rate)
     size = round(CHUNK_SECONDS * sample_rate)
+    start = time.monotonic()
     for first in range(0, len(samples), size):
-        yield samples[first : first + size]
+        chunk = samples[first : first + size]
+        if real_time:  # a chunk is there when its end was spoken
+            time.sleep(max(0.0, start + (first + len(chunk)) / sample_rate - time.monotonic()))
+        yield chunk
 
 
 def listen(sample_rate: int) -> "Iterator[np.ndarray]":

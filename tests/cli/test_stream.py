@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,9 @@ def test_recording(run, model, recording: Path) -> None:
         (("--store", "store", "--user", "john.doe@example.com"), own),
     ]:
         assert run("model.nemo", recording, *arguments, "--pause", "inf") == (0, f"{expected}\n", "")
+    start = time.monotonic()
+    assert run("model.nemo", recording, "--real-time", "--pause", "inf") == (0, f"{base}\n", "")
+    assert time.monotonic() - start >= 3.0  # seconds, of the recording
     code, said, _ = run("model.nemo", recording, "--json", "--pause", "inf")
     found = json.loads(said)
     assert code == 0 and found["text"] == base
@@ -76,6 +80,7 @@ def test_wrong_input(run, model, make_model, recording: Path) -> None:
         (("model.nemo",), "give a recording or --microphone"),
         (("model.nemo", recording, "--microphone"), "give either a recording or --microphone"),
         (("nothing.nemo", recording), "nothing.nemo: no such file"),
+        (("model.nemo", "--microphone", "--real-time"), "--real-time is for a recording"),
         (("broken.nemo", recording), "broken.nemo: "),
         (("model.nemo", "nothing.wav"), "nothing.wav cannot be read as audio"),
         (("model.nemo", "broken.flac"), "broken.flac cannot be read as audio"),
