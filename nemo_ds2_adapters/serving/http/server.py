@@ -1,6 +1,7 @@
 """A service on a port, until it is told to stop."""
 
 import asyncio
+import signal
 import socket
 from types import FrameType
 
@@ -105,4 +106,6 @@ def run(service: Service, bound: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
         ws_max_size=1_000_000,
     )
+    for number in (signal.SIGINT, signal.SIGTERM):  # which uvicorn raises anew once it has stopped: that is no error
+        signal.signal(number, lambda *_: None)
     Server(config, service).run([bound])
