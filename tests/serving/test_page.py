@@ -186,6 +186,7 @@ def test_a_person(start, person: Person, look: Look) -> None:
 
 def read_ten(page: Any, person: Person, look: Look) -> None:
     heading(page, "Read aloud")
+    expect(page.locator("#prompt")).to_be_visible()
     skipped = page.locator("#prompt").inner_text()
     page.get_by_role("button", name="Skip").click()
     for number in range(10):

@@ -59,18 +59,20 @@ export class Api {
     }
   }
 
-  /** What is said; `model` is `base` or `personal`. */
+  /** What is said, and by which adapter that was recognised: own, population or base; `model` is `base` or `personal`. */
   async transcribe(user, sound, model) {
-    return (await this.json("POST", "/v1/audio/transcriptions", form({ file: sound, user, model }))).text;
+    const response = await this.call("POST", "/v1/audio/transcriptions", form({ file: sound, user, model }));
+    return { text: (await response.json()).text, adapter: response.headers.get("X-Adapter") };
   }
 
   /**
    * Speech that is recognised while it arrives.
-   * @param onText is given what the service says: {type: "partial" or "final", text, stable, unstable}.
+   * @param onMessage is given what the service says: {type: "ready", adapter}, then {type: "partial", stable, unstable},
+   *   at last {type: "final", text}.
    */
-  talk(user, model, rate, onText) {
+  talk(user, model, rate, onMessage) {
     const query = new URLSearchParams({ user, model, sample_rate: rate });
-    return new Talk(`${location.origin.replace("http", "ws")}/v1/stream?${query}`, this.token, onText);
+    return new Talk(`${location.origin.replace("http", "ws")}/v1/stream?${query}`, this.token, onMessage);
   }
 
   putWords(user, words) {
@@ -108,7 +110,7 @@ class Talk {
   #socket;
   #waiting = []; // samples that came before the service was ready
 
-  constructor(url, token, onText) {
+  constructor(url, token, onMessage) {
     this.#socket = new WebSocket(url, token ? ["bearer", token] : []);
     this.#socket.binaryType = "arraybuffer";
     let isReady = false;
@@ -117,14 +119,13 @@ class Talk {
     this.ended = new Promise((resolve, reject) => {
       this.#socket.addEventListener("message", ({ data }) => {
         const message = JSON.parse(data);
-        if (message.type === "error") reject(new ServiceError(message));
-        else if (message.type === "ready") {
+        if (message.type === "error") return reject(new ServiceError(message));
+        if (message.type === "ready") {
           isReady = true;
           this.#waiting.forEach((samples) => this.#socket.send(samples));
-        } else {
-          onText(message);
-          if (message.type === "final") resolve();
         }
+        onMessage(message);
+        if (message.type === "final") resolve();
       });
       this.#socket.addEventListener("close", () => {
         reject(new ServiceError({ code: "unreachable", detail: "The connection to the service has ended." }));

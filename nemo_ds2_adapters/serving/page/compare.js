@@ -1,14 +1,15 @@
 /** Three sentences, recognised by the base and with the adapter. */
 
 import { align, count, rate } from "./differences.js";
-import { find, make, onClick, tell } from "./dom.js";
+import { find, make, onClick, RECOGNISED, tell } from "./dom.js";
 import { Recorder } from "./recorder.js";
 
-const KINDS = { base: "Base", personal: "With your adapter" };
+const KINDS = ["base", "personal"];
 
 let app;
 let recorders = [];
-let counts; // by number of the sentence and kind
+let counts; // by number of the sentence, of both kinds
+let labels; // of both kinds
 
 export function start(shared) {
   app = shared;
@@ -37,22 +38,24 @@ export function leave() {
 }
 
 async function recognise(number, said, sound, pair) {
-  const kinds = Object.keys(KINDS);
-  const texts = await Promise.all(kinds.map((kind) => app.api.transcribe(app.user, sound, kind)));
-  const steps = texts.map((text) => align(said, text));
-  counts[number] = Object.fromEntries(kinds.map((kind, i) => [kind, count(steps[i])]));
-  pair.replaceChildren(...kinds.map((kind, i) => result(kind, steps[i])));
+  const results = await Promise.all(KINDS.map((kind) => app.api.transcribe(app.user, sound, kind)));
+  const steps = results.map(({ text }) => align(said, text));
+  labels = ["Base", RECOGNISED[results[1].adapter]];
+  counts[number] = steps.map(count);
+  pair.replaceChildren(...steps.map((some, i) => result(i, some)));
   pair.hidden = false;
+  recorders[number].label = "Record again";
+  recorders[number].isMain = false;
   total();
-  const { base, personal } = counts[number];
-  tell(`Base: ${base.wrong} of ${base.words} words wrong. With your adapter: ${personal.wrong}.`);
+  const [base, own] = counts[number];
+  tell(`Base: ${base.wrong} of ${base.words} words wrong. ${labels[1]}: ${own.wrong}.`);
 }
 
-function result(kind, steps) {
+function result(i, steps) {
   const counted = count(steps);
   const text = make("p", {}, ...steps.flatMap((step) => [marked(step), " "]));
   const line = make("p", { class: "rate" }, `${counted.wrong} of ${counted.words} words wrong, ${rate(counted)}`);
-  return make("div", { class: kind === "personal" ? "own" : "" }, make("h3", {}, KINDS[kind]), text, line);
+  return make("div", { class: i ? "own" : "" }, make("h3", {}, labels[i]), text, line);
 }
 
 /** Colour, line and spoken word say the same. */
@@ -66,12 +69,11 @@ function marked({ said, heard }) {
 
 function total() {
   const known = counts.filter(Boolean);
-  const rows = Object.entries(KINDS).map(([kind, label]) => {
-    const sum = (what) => known.reduce((so_far, one) => so_far + one[kind][what], 0);
+  const rows = labels.map((label, i) => {
+    const sum = (what) => known.reduce((before, one) => before + one[i][what], 0);
     const counted = { wrong: sum("wrong"), words: sum("words") };
-    return make(
-      "tr", {}, make("th", { scope: "row" }, label), make("td", {}, `${counted.wrong} of ${counted.words}`), make("td", {}, rate(counted)),
-    );
+    const cells = [`${counted.wrong} of ${counted.words}`, rate(counted)].map((cell) => make("td", {}, cell));
+    return make("tr", {}, make("th", { scope: "row" }, label), ...cells);
   });
   find("totals-rows").replaceChildren(...rows);
   find("totals").hidden = false;

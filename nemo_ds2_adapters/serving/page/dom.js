@@ -44,3 +44,10 @@ export async function run(button, action) {
 }
 
 export const onClick = (id, action) => find(id).addEventListener("click", () => run(find(id), action));
+
+/** What somebody is recognised with, as headings say it. */
+export const RECOGNISED = {
+  own: "With your adapter",
+  population: "With most people’s adapter",
+  base: "As you: the base",
+};

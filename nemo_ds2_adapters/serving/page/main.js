@@ -47,7 +47,7 @@ const app = {
   showSteps(current) {
     this.step = current;
     for (const button of find("steps").querySelectorAll("button")) {
-      button.disabled = !this.open.has(button.dataset.to) || button.dataset.to === "train"; // that begins by its button
+      button.disabled = !this.open.has(button.dataset.to);
       if (button.dataset.to === current) button.setAttribute("aria-current", "step");
       else button.removeAttribute("aria-current");
     }

@@ -32,7 +32,7 @@ export async function enter() {
 function about({ adapter, adapter_used: used, recordings, seconds, words }) {
   const lines = {};
   if (adapter) {
-    const stored = new Date(adapter.stored).toLocaleString();
+    const stored = new Date(adapter.stored).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
     lines["Adapter"] = `${KINDS[adapter.kind] ?? "yours"}; ${Math.round(adapter.bytes / 1000)} kB, version ${adapter.version} of ${stored}`;
   }
   lines["Recognised"] = USED[used];

@@ -4,6 +4,7 @@ import { find, make, onClick, tell } from "./dom.js";
 import { Recorder } from "./recorder.js";
 
 const WANTED = 10;
+const READING = ["prompt", "read-recorder", "skip"];
 const LEAST = 2; // of which the service makes an adapter
 
 let app;
@@ -28,6 +29,7 @@ export function forget() {
 }
 
 export async function enter() {
+  for (const id of READING) find(id).hidden = true; // until it is known what is there
   const known = await app.api.user(app.user);
   const sounds = new Map([...kept.values()].map(({ number, url }) => [number, url]));
   kept = new Map();
@@ -47,7 +49,7 @@ function show(again = null) {
   text = again ?? (isDone ? null : queue[0]);
   sound = null;
   find("heard").hidden = true;
-  for (const id of ["prompt", "read-recorder", "skip"]) find(id).hidden = isDone;
+  for (const id of READING) find(id).hidden = isDone;
   find("prompt").textContent = text ?? "";
   recorder.label = "Record";
   recorder.isMain = true;

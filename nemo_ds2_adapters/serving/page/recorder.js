@@ -29,7 +29,7 @@ export class Recorder {
     if (reason) {
       part(".notice").textContent = reason;
       part(".notice").hidden = false;
-      part(".microphone").hidden = true;
+      part(".microphone").hidden = part(".or").hidden = true;
     }
     this.#parts.button.addEventListener("click", () => this.#toggle());
     this.#parts.file.addEventListener("change", () => this.#chosen());

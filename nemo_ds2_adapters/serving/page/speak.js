@@ -1,6 +1,6 @@
 /** Say anything, and see what is understood while you speak, by the base and with the adapter. */
 
-import { complain, find, make, onClick, tell } from "./dom.js";
+import { complain, find, make, onClick, RECOGNISED, tell } from "./dom.js";
 import { pcm } from "./microphone.js";
 import { Recorder } from "./recorder.js";
 
@@ -52,18 +52,20 @@ async function finish() {
 
 async function recognise(sound) {
   const kinds = Object.keys(KINDS);
-  const texts = await Promise.all(kinds.map((kind) => app.api.transcribe(app.user, sound, kind)));
-  kinds.forEach((kind, i) => show(kind, { text: texts[i] }));
+  const results = await Promise.all(kinds.map((kind) => app.api.transcribe(app.user, sound, kind)));
+  kinds.forEach((kind, i) => show(kind, results[i]));
   say();
 }
 
 /** What may still change looks different from what will not. */
-function show(kind, { type, text, stable, unstable }) {
+function show(kind, { type, adapter, text, stable, unstable }) {
+  if (adapter && kind === "personal") find("live-own-title").textContent = RECOGNISED[adapter];
+  if (type === "ready") return;
   const parts = type === "partial" ? [stable, make("span", { class: "partial" }, unstable)] : [text || "(nothing)"];
   find(KINDS[kind]).replaceChildren(...parts);
 }
 
 /** To a screen reader only what is final: two texts that grow at once cannot be listened to. */
 function say() {
-  tell(`Base: ${find(KINDS.base).textContent}. With your adapter: ${find(KINDS.personal).textContent}.`);
+  tell(`Base: ${find(KINDS.base).textContent}. ${find("live-own-title").textContent}: ${find(KINDS.personal).textContent}.`);
 }

@@ -6,6 +6,7 @@ const NEWS_MS = 5000; // between two words to a screen reader
 
 let app;
 let told = 0;
+let visit = 0; // how often this step was come to, or left
 
 export function start(shared) {
   app = shared;
@@ -21,19 +22,25 @@ export async function enter() {
   show("train-running");
   find("train-title").textContent = "Your adapter is being made";
   find("train-progress").removeAttribute("value");
-  const { id } = app.job;
+  const mine = ++visit;
   try {
-    for await (const job of app.api.job(id)) {
-      if (app.job?.id !== id) return; // somebody else is there by now
+    for await (const job of app.api.job(app.job.id)) {
+      if (mine !== visit) return;
       if (job.state === "done") finished(job.result);
       else if (job.state === "failed") throw new Error(job.problem.detail);
       else progress(job);
     }
   } catch (error) {
+    if (mine !== visit) return;
     show("train-failed");
     find("train-title").textContent = "There is no adapter yet";
     throw error;
   }
+}
+
+/** The training goes on; whoever comes back sees how far it is. */
+export function leave() {
+  visit++;
 }
 
 function show(part) {
