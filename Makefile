@@ -43,10 +43,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(RUN) "$(PYTHON)" -m demo.run --output demo_output
 
-# A recording as it is spoken, with the base for streams; another one in ARGS="RECORDING".
-demo-stream: ARGS = demo/fsdd/lucas/test_00.flac
+# A real person as they speak, heard by the base for streams and with their own adapter; whom in ARGS.
 demo-stream: $(STAMP)
-	@$(RUN) "$(VENV)/bin/ds2-adapters" stream demo/stream_base.nemo --real-time $(ARGS)
+	@$(RUN) "$(PYTHON)" -m demo.stream $(ARGS)
 
 # How the committed demo base models were made; options in ARGS.
 demo-base: $(STAMP)
