@@ -50,3 +50,11 @@ def test_any_chunks(sizes: list[int], chunks: list[int], seed: int) -> None:
 def test_what_a_stream_cannot_have_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make(**options)
+
+
+def test_nemo_says_none_in_words() -> None:
+    signal, length = torch.randn(1, 3200), torch.tensor([3200])
+    torch.manual_seed(0)
+    expected = make()(input_signal=signal, length=length)
+    torch.manual_seed(0)
+    assert torch.equal(make(normalize="None")(input_signal=signal, length=length)[0], expected[0])
