@@ -140,6 +140,7 @@ def test_a_person(start, person: Person, look: Look) -> None:
 
         read_ten(page, person, look)
         assert len([*served.store.rglob("*.flac")]) == 10
+        page.route("**/events", lambda route: route.abort(), times=1)  # a connection that is lost
         page.keyboard.press("Enter")
         heading(page, "Your adapter is being made")
         look(page, "4-train")
