@@ -28,6 +28,11 @@ class Scorer(Protocol):
     start: int
     scores: np.ndarray
 
+    @property
+    def hopes(self) -> np.ndarray | None:
+        """`[states, labels]`, what a text that gets this label would be worth beyond that if all goes well: it helps
+        to stay in the beam, and is never added. None: it never hopes."""
+
     def advance(self, state: int, label: int) -> int:
         """The state after a label."""
 
@@ -43,16 +48,16 @@ class Beam:
     """How much is searched. Logarithms are natural.
 
     Args:
-        size: texts that are followed at once.
+        size: texts that are followed at once; a quarter more, those that are best without hopes.
         threshold: a text that is less probable than the best by more is given up.
         label_threshold: a label that is less probable than the frame's best by more cannot be written, whatever a
             scorer says.
         sure_blank: probability of the blank from which a frame changes nothing, and is passed over.
     """
 
-    size: int = 32
+    size: int = 64
     threshold: float = 20.0
-    label_threshold: float = 12.0
+    label_threshold: float = 8.0
     sure_blank: float = 0.9999
 
 
@@ -74,12 +79,13 @@ class PrefixBeam:
         self._sure = np.log(beam.sure_blank)
         self._frames = 0
         self._settled = 0
-        # One entry per text. Sums over alignments that end in a blank, and that do not; what scorers added; last
-        # label; hash of the text, and of the text without its last label.
+        # One entry per text. Sums over alignments that end in a blank, and that do not; what scorers added, and hope
+        # for; last label; hash of the text, and of the text without its last label.
         self._nodes: list[Node] = [None]
         self._ends_blank = np.zeros(1)
         self._ends_label = np.full(1, -np.inf)
         self._added = np.zeros(1)
+        self._hoped = np.zeros(1)
         self._last = np.full(1, NO_LABEL)
         self._hash = np.ones(1, np.uint64)
         self._parent = np.zeros(1, np.uint64)
@@ -109,7 +115,7 @@ class PrefixBeam:
 
     def best(self, final: bool = False) -> tuple[list[int], list[int]]:
         """Labels of the most probable text, and from which frame each was written; `final` if the text ends here."""
-        node = self._nodes[int((self.final_scores() if final else self.scores()).argmax())]
+        node = self._nodes[int((self.final_scores() if final else self.scores() + self._hoped).argmax())]
         labels, frames = [], []
         while node is not None:
             node, label, _, frame = node
@@ -153,15 +159,16 @@ class PrefixBeam:
             emitted[parents, columns] = -np.inf
 
         added = np.repeat(self._added[:, None], len(labels), axis=1)
+        hoped = np.zeros_like(added)
         for scorer, states in zip(self._scorers, self._states):
             added += scorer.scores[states[:, None], labels]
-        ranked = np.concatenate([np.logaddexp(ends_blank, ends_label) + self._added, (emitted + added).ravel()])
-        if len(ranked) > self._beam.size:
-            kept = np.argpartition(-ranked, self._beam.size - 1)[: self._beam.size]
-            kept.sort()
-        else:
-            kept = np.arange(len(ranked))
-        kept = kept[ranked[kept] >= max(ranked.max() - self._beam.threshold, np.finfo(float).min)]
+            if scorer.hopes is not None:
+                hoped += scorer.hopes[states[:, None], labels]
+        sure = np.concatenate([np.logaddexp(ends_blank, ends_label) + self._added, (emitted + added).ravel()])
+        hopes = np.concatenate([self._hoped, hoped.ravel()])
+        kept = self._kept(sure + hopes, self._beam.size)
+        if hopes.any():  # or a word that is never completed could drive out what was said in its place
+            kept = np.union1d(kept, self._kept(sure, max(1, self._beam.size // 4)))
 
         stay = kept[kept < count]
         origins, columns = np.divmod(kept[kept >= count] - count, max(len(labels), 1))
@@ -172,6 +179,7 @@ class PrefixBeam:
         self._ends_blank = np.concatenate([ends_blank[stay], np.full(len(new), -np.inf)])
         self._ends_label = np.concatenate([ends_label[stay], emitted[origins, columns]])
         self._added = np.concatenate([self._added[stay], added[origins, columns]])
+        self._hoped = np.concatenate([self._hoped[stay], hoped[origins, columns]])
         self._last = np.concatenate([self._last[stay], new])
         self._parent = np.concatenate([self._parent[stay], self._hash[origins]])
         hashes = self._hash[origins] * MULTIPLIER + new.astype(np.uint64) + np.uint64(1)
@@ -179,6 +187,13 @@ class PrefixBeam:
         for number, (scorer, states) in enumerate(zip(self._scorers, self._states)):
             moved = [scorer.advance(s, label) for s, label in zip(states[origins].tolist(), new.tolist())]
             self._states[number] = np.concatenate([states[stay], np.array(moved, int)])
+
+    def _kept(self, ranked: np.ndarray, size: int) -> np.ndarray:
+        """The best, in their order."""
+        kept = np.arange(len(ranked))
+        if len(ranked) > size:
+            kept = np.sort(np.argpartition(-ranked, size - 1)[:size])
+        return kept[ranked[kept] >= max(ranked.max() - self._beam.threshold, np.finfo(float).min)]
 
 
 def _extended(node: Node, label: int, frame: int) -> Node:

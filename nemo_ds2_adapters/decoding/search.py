@@ -42,10 +42,10 @@ class SearchSettings:
 
     lm: str | os.PathLike[str] | None = None
     lm_weight: float = 0.5
-    word_bonus: float = 1.0
+    word_bonus: float = 0.5
     letter_penalty: float = -1.0
-    phrase_bonus: float = 2.0
-    beam_size: int = 32
+    phrase_bonus: float = 3.5
+    beam_size: int = 64
 
     def __post_init__(self) -> None:
         for name in ("lm_weight", "word_bonus", "letter_penalty", "phrase_bonus"):

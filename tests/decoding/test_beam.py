@@ -5,6 +5,7 @@ from itertools import groupby, product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,6 +159,25 @@ def test_a_word_is_found_where_it_was_nearly_heard(text: str, also: dict[int, st
     words = Phrases([(1, 2)], SPACE, BLANK, 2.0)
     labels, _ = search(spoken(text, also), words, beam=Beam()).best(final=True)
     assert "".join(" ab"[label] for label in labels) == expected
+
+
+@given(seed=st.integers(0, 10_000), bonus=st.sampled_from([1.0, 4.0, 20.0]))
+def test_hopes_that_come_to_nothing_change_little(seed: int, bonus: float) -> None:
+    """Phrases whose last letter is never heard: what they promise drives nothing out that is much more probable."""
+    log_probs = random_log_probs(30, seed)
+    log_probs[:, 2] = -30.0
+    words = Phrases([(1, 1, 2), (1, SPACE, 1, 2)], SPACE, BLANK, bonus)
+    found = search(log_probs, words, beam=Beam()).best(final=True)[0]
+    plain = search(log_probs, beam=Beam()).best(final=True)[0]
+    assert sum_of(log_probs, found) > sum_of(log_probs, plain) - 1.0
+
+
+def sum_of(log_probs: np.ndarray, labels: list[int]) -> float:
+    """Log probability of a text: all its alignments."""
+    targets = torch.tensor([labels]) + 1  # PyTorch's blank is 0
+    inputs = torch.from_numpy(np.roll(log_probs, 1, axis=1))[:, None]
+    sizes = torch.tensor([len(log_probs)]), torch.tensor([len(labels)])
+    return -torch.nn.functional.ctc_loss(inputs, targets, *sizes, reduction="sum").item()
 
 
 def test_no_bonus_writes_a_word_without_a_sound_of_it() -> None:
