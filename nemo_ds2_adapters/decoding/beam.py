@@ -1,7 +1,7 @@
 """CTC prefix beam search, one frame after the other, with scorers that know more than the sound.
 
-It sums over all alignments of a text (Graves 2012, Hannun et al. 2014), so with a wide enough beam the best text is
-the most probable one, not that of the most probable alignment. Scorers are automata over the model's labels: a
+It can sum over all alignments of a text (Graves 2012, Hannun et al. 2014): with a wide enough beam the best text is
+then the most probable one, not that of the most probable alignment. Scorers are automata over the model's labels: a
 person's words, a language model. Nothing depends on how the frames come in pieces.
 """
 
@@ -53,12 +53,15 @@ class Beam:
         label_threshold: a label that is less probable than the frame's best by more cannot be written, whatever a
             scorer says.
         sure_blank: probability of the blank from which a frame changes nothing, and is passed over.
+        sums: a text is as probable as all its alignments together; false: as the most probable one of them, so that
+            without scorers the best text is the greedy one.
     """
 
     size: int = 64
     threshold: float = 20.0
     label_threshold: float = 8.0
     sure_blank: float = 0.9999
+    sums: bool = True
 
 
 class PrefixBeam:
@@ -77,6 +80,7 @@ class PrefixBeam:
         self._scorers = tuple(scorers)
         self._beam = beam
         self._sure = np.log(beam.sure_blank)
+        self._join = np.logaddexp if beam.sums else np.maximum
         self._frames = 0
         self._settled = 0
         # One entry per text. Sums over alignments that end in a blank, and that do not; what scorers added, and hope
@@ -95,7 +99,7 @@ class PrefixBeam:
         """Take the next frames `[T, V]`, natural logarithms of probabilities."""
         for frame in log_probs.astype(np.float64):
             if frame[self._blank] >= self._sure:
-                self._ends_blank = np.logaddexp(self._ends_blank, self._ends_label) + frame[self._blank]
+                self._ends_blank = self._join(self._ends_blank, self._ends_label) + frame[self._blank]
                 self._ends_label = np.full(len(self._nodes), -np.inf)
             else:
                 self._step(frame)
@@ -106,7 +110,7 @@ class PrefixBeam:
 
     def scores(self) -> np.ndarray:
         """Log probability of each text, with what scorers added."""
-        return np.logaddexp(self._ends_blank, self._ends_label) + self._added
+        return self._join(self._ends_blank, self._ends_label) + self._added
 
     def final_scores(self) -> np.ndarray:
         """As `scores`, if the texts end here."""
@@ -139,7 +143,7 @@ class PrefixBeam:
 
     def _step(self, frame: np.ndarray) -> None:
         count = len(self._nodes)
-        total = np.logaddexp(self._ends_blank, self._ends_label)
+        total = self._join(self._ends_blank, self._ends_label)
         ends_blank = total + frame[self._blank]
         ends_label = self._ends_label + frame[self._last]  # of the empty text it is -inf, whatever is added
 
@@ -155,7 +159,7 @@ class PrefixBeam:
             columns = np.searchsorted(labels, self._last[children])
             known = written[self._last[children]]
             children, parents, columns = children[known], parents[known], columns[known]
-            ends_label[children] = np.logaddexp(ends_label[children], emitted[parents, columns])
+            ends_label[children] = self._join(ends_label[children], emitted[parents, columns])
             emitted[parents, columns] = -np.inf
 
         added = np.repeat(self._added[:, None], len(labels), axis=1)
@@ -164,7 +168,7 @@ class PrefixBeam:
             added += scorer.scores[states[:, None], labels]
             if scorer.hopes is not None:
                 hoped += scorer.hopes[states[:, None], labels]
-        sure = np.concatenate([np.logaddexp(ends_blank, ends_label) + self._added, (emitted + added).ravel()])
+        sure = np.concatenate([self._join(ends_blank, ends_label) + self._added, (emitted + added).ravel()])
         hopes = np.concatenate([self._hoped, hoped.ravel()])
         kept = self._kept(sure + hopes, self._beam.size)
         if hopes.any():  # or a word that is never completed could drive out what was said in its place

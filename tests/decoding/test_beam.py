@@ -67,6 +67,13 @@ def test_any_chunks(seed: int, cuts: list[int], width: int) -> None:
     assert tuple(chunked.best(final=True)[0][: len(settled)]) == settled
 
 
+@given(seed=st.integers(0, 10_000), frames=st.integers(1, 40))
+def test_of_the_most_probable_alignments_the_best_is_the_greedy_one(seed: int, frames: int) -> None:
+    log_probs = random_log_probs(frames, seed)
+    found = search(log_probs, beam=Beam(sums=False, sure_blank=1.1)).best(final=True)[0]
+    assert tuple(found) == text_of(log_probs.argmax(axis=1).tolist())
+
+
 @given(path=st.lists(st.integers(0, BLANK), min_size=1, max_size=30), width=st.sampled_from([1, 32]))
 def test_what_is_heard_clearly_is_the_greedy_text(path: list[int], width: int) -> None:
     scores = np.full((len(path), BLANK + 1), -12.0)
