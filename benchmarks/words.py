@@ -109,9 +109,8 @@ def measure_names(model: ASRModel, settings: SearchSettings, spelled: bool, deve
     found = transcribe(model, audio, words=[wrong] * len(rows), search=settings, progress=False)
     without = sum(contains(plain[i], name) for i, name in rows) / len(rows)
     share = sum(contains(text, name) for text, (_, name) in zip(found, rows)) / len(rows)
-    print(
-        f"{len(wrong)} names, {len(rows)} recordings: found {100 * without:.1f} % without words, {100 * share:.1f} % with"
-    )
+    print(f"{len(wrong)} names, {len(rows)} recordings")
+    print(f"  found: {100 * without:.1f} % without words, {100 * share:.1f} % with")
     before = total([plain[i] for i, _ in rows], [lines[i].text for i, _ in rows])
     after = total(found, [lines[i].text for i, _ in rows])
     print(f"  their WER: {100 * (before.wer or 0):.2f} % without, {100 * (after.wer or 0):.2f} % with")
