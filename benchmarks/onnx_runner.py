@@ -4,8 +4,8 @@
 
 Makes a store with a random adapter of every speaker, and a graph with an adapter per row. Then recognises the manifest
 in one process with NeMo and one with onnxruntime each: processor seconds until ready and for the recordings, peak
-memory, and how many texts are the same. At last the graph with weights in fp16 and in int8 (dynamic quantisation; with
-and without convolutions), in turn: size, errors of the base, time.
+memory, and how many texts are the same. At last the graph with each kind of weights, and with onnxruntime's dynamic
+quantisation (with and without convolutions), in turn: size, errors of the base, time.
 """
 
 import argparse
@@ -18,10 +18,7 @@ import time
 from pathlib import Path
 
 import kaldialign
-import numpy as np
-import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 from rich.console import Console
 from rich.table import Table
@@ -31,9 +28,9 @@ from nemo_ds2_adapters import AdapterStore, add_adapter, export_onnx
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.recognition.onnx import OnnxRecogniser
+from nemo_ds2_adapters.recognition.small_weights import WEIGHTS
 
 NAME = "random"
-HALF = 256  # numbers, from which on weights are stored in fp16
 RUN = """
 import json, re, sys, time
 base, graph, store, manifest = sys.argv[1:]
@@ -59,7 +56,7 @@ WAYS = {
 
 
 def prepare(base: str, lines: list[dict[str, str]], folder: Path) -> None:
-    """The store and the graph."""
+    """The store and the graphs."""
     model = restore_model(base, None)
     add_adapter(model, NAME, {"_target_": "nemo_ds2_adapters.modules.MLPAdapter", "hidden_dims": [64]})
     store = AdapterStore(folder / "store")
@@ -68,22 +65,11 @@ def prepare(base: str, lines: list[dict[str, str]], folder: Path) -> None:
             if ".adapter_layer." in path and parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.03)
         store.put(speaker, attached_adapter(model, NAME))
-    export_onnx(model, folder / "fp32.onnx", "rows")
-
-
-def make_smaller(folder: Path) -> None:
-    """The graph with other weights of the base."""
-    source = str(folder / "fp32.onnx")
-    quantize_dynamic(source, str(folder / "int8, products.onnx"), op_types_to_quantize=["MatMul", "Gemm", "LSTM"])
-    quantize_dynamic(source, str(folder / "int8.onnx"))
-    graph = onnx.load(source)
-    inputs = {value.name for value in graph.graph.input}
-    for tensor in graph.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in inputs and np.prod(tensor.dims) >= HALF:
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half"))
-            graph.graph.node.insert(0, helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
-    onnx.save(graph, str(folder / "fp16.onnx"))
+    for weights in WEIGHTS:
+        export_onnx(model, folder / f"{weights}.onnx", "rows", weights=weights)
+    source, products = str(folder / "fp32.onnx"), ["MatMul", "Gemm", "LSTM"]
+    quantize_dynamic(source, str(folder / "int8, dynamic, products.onnx"), op_types_to_quantize=products)
+    quantize_dynamic(source, str(folder / "int8, dynamic.onnx"))
 
 
 def smaller(folder: Path, audio: list[str], references: list[str], repetitions: int) -> Table:
@@ -128,7 +114,6 @@ def main() -> None:
             same = sum(map(str.__eq__, texts, expected))
             table.add_row(way, f"{ready:.1f}", f"{run:.2f}", f"{peak:.0f}", f"{same} of {len(texts)}")
         console.print(table)
-        make_smaller(folder)
         audio = [str(arguments.manifest.parent / line["audio_filepath"]) for line in lines]
         console.print(smaller(folder, audio, [line["text"] for line in lines], arguments.repetitions))
 

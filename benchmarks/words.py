@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=3, help="of the language model")
     parser.add_argument("--limit", type=int, default=10**9, help="most utterances of --test")
     parser.add_argument("rest", nargs="*", help="manifests whose transcripts make the language model; NAME=VALUE")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     quiet("ERROR")
     given = OmegaConf.to_container(OmegaConf.from_dotlist([text for text in arguments.rest if "=" in text]))
     texts = [Path(text) for text in arguments.rest if "=" not in text]

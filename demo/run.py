@@ -16,10 +16,10 @@ from pathlib import Path
 
 from demo.corpus import DEMO_USERS, write_user_corpora
 from demo.report import Person, Point, print_table, write_reports
-from nemo_ds2_adapters import AdapterStore
 
 FOLDER = Path(__file__).parent
 BASE_MODEL, PRIOR = FOLDER / "base.nemo", FOLDER / "prior.pt"
+STREAM_BASE_MODEL = FOLDER / "stream_base.nemo"  # hears no future
 FSDD = FOLDER / "fsdd"  # real speech, with its licence
 SCRIPTS = FOLDER.parent / "examples" / "asr" / "asr_adapters"
 AMOUNTS = (3, 10)  # utterances that a person gives
@@ -49,7 +49,6 @@ def run_demo(output: Path) -> list[Person]:
     print("1/3  two synthetic voices are made to speak; three real people are in demo/fsdd")
     train, test = _collect(output / "corpus")
     _write(output / "test.json", test)
-    AdapterStore(output / "adapters_0")  # of people who have said nothing
     print(f"2/3  adapt_speakers.py: an adapter for each by {AMOUNTS[0]} and by {AMOUNTS[1]} utterances")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda amount: _adapt(output, _first(train, amount), amount), AMOUNTS))
@@ -112,7 +111,7 @@ def _evaluate(output: Path, amount: int) -> dict[str, tuple[float, float]]:
         "eval_asr_adapter.py",
         f"model.nemo_model={BASE_MODEL}",
         "model.adapter.adapter_key=speaker",
-        f"adapter_store={output / f'adapters_{amount}'}",
+        *([f"adapter_store={output / f'adapters_{amount}'}"] if amount else []),
         f"adapter_default={PRIOR}",
         f"model.test_ds.manifest_filepath={output / 'test.json'}",
         f"output_filename={found.with_suffix('.jsonl')}",

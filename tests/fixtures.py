@@ -22,6 +22,7 @@ CONFORMER = {
     "subsampling_factor": 4,
     "subsampling_conv_channels": 4,
 }
+STREAMING = {"_target_": "nemo_ds2_adapters.modules.StreamingMelPreprocessor", "normalize": None}
 CONV_DECODER = "nemo.collections.asr.modules.ConvASRDecoder"
 LINEAR = "nemo.collections.common.parts.adapter_modules.LinearAdapter"
 MLP = "nemo_ds2_adapters.modules.MLPAdapter"
@@ -78,6 +79,25 @@ def make_base(model_config: Callable[..., DictConfig]) -> BaseMaker:
         cfg.encoder = OmegaConf.merge(cfg.encoder, encoder)
         torch.manual_seed(seed)
         return EncDecCTCModel(cfg=cfg).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_streaming(model_config: Callable[..., DictConfig]) -> BaseMaker:
+    """Builder of tiny forward-only models whose features need no future; takes options of the encoder."""
+
+    def make(**encoder: Any) -> EncDecCTCModel:
+        cfg = model_config(encoder={"bidirectional": False, "lookahead_context": 3, "d_model": 6, **encoder})
+        bands = cfg.preprocessor.features
+        cfg.preprocessor.update({**STREAMING, "feature_mean": [-6.0] * bands, "feature_std": [2.0] * bands})
+        torch.manual_seed(0)
+        model = EncDecCTCModel(cfg=cfg)
+        with torch.no_grad():  # so that units follow each other quickly, blanks among them
+            for parameter in model.encoder.layers.parameters():
+                parameter.mul_(4.0)
+            model.decoder.output.weight.mul_(12.0)
+        return model.eval()
 
     return make
 

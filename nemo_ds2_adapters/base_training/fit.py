@@ -61,8 +61,10 @@ def train_base(
         say: is told in lines what the recordings are like.
     """
     model_cfg = dict(values["model"])
+    read: dict[str, Any] = {u.label: u.audio for u in [*train, *validation]}
+    read |= {f"{name}={p}": p for name in DATA for p in manifest_paths(values["model"][name][MANIFEST], name)}
     if "tokenizer" in model_cfg:
-        make_tokenizer(model_cfg["tokenizer"]["dir"], train, values["tokenizer_vocab_size"])
+        make_tokenizer(model_cfg["tokenizer"]["dir"], train, values["tokenizer_vocab_size"], read)
     trainer = make_trainer(values["trainer"])
     # NeMo leaves several channels as they are, and fails.
     model_cfg |= {name: {"channel_selector": "average", **model_cfg[name]} for name in DATA}
@@ -71,8 +73,6 @@ def train_base(
     model_class = EncDecCTCModelBPE if "tokenizer" in model_cfg else EncDecCTCModel
     with seeded(values["seed"]), experiment(trainer, values["exp_manager"]) as folder:
         path = nemo_path(trainer, folder, values["exp_manager"].get("name") or values["name"])
-        read: dict[str, Any] = {u.label: u.audio for u in [*train, *validation]}
-        read |= {f"{name}={p}": p for name in DATA for p in manifest_paths(values["model"][name][MANIFEST], name)}
         check_not_input(path, {**read, "init_from_nemo_model": values.get("init_from_nemo_model")})
         try:
             model = model_class(cfg=OmegaConf.create(model_cfg), trainer=trainer)
@@ -119,13 +119,16 @@ def frequent_characters(utterances: Iterable[Utterance], limit: int) -> list[str
     return sorted(counts, key=lambda character: (-counts[character], character))[:limit]
 
 
-def make_tokenizer(folder: str, utterances: Iterable[Utterance], vocab_size: int) -> None:
+def make_tokenizer(folder: str, utterances: Iterable[Utterance], vocab_size: int, read: Mapping[str, Any]) -> None:
     """Train SentencePiece (BPE) on the transcripts, for NeMo's `model.tokenizer.dir`; keep what is there already.
 
-    Raises InputError: so few sub-words cannot even spell the transcripts.
+    Raises InputError: so few sub-words cannot even spell the transcripts, or a file would replace one of `read`, the
+    inputs by name.
     """
     if (Path(folder) / "tokenizer.model").is_file():
         return
+    for name in ("tokenizer.model", "tokenizer.vocab", "vocab.txt"):  # what NeMo writes
+        check_not_input(Path(folder) / name, read)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as text:
         text.write("\n".join(utterance.text for utterance in utterances))
         text.flush()

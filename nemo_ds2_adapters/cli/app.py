@@ -18,6 +18,7 @@ from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_ro
 from nemo_ds2_adapters.cli.programs import add_programs
 from nemo_ds2_adapters.cli.serve import serve
 from nemo_ds2_adapters.cli.sources import Findings, Source, open_source
+from nemo_ds2_adapters.cli.stream import stream
 from nemo_ds2_adapters.cli.words import lm, words
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
 from nemo_ds2_adapters.formats.atomic import check_not_input
@@ -221,6 +222,7 @@ app.command()(words)
 app.command()(lm)
 app.command()(convert)
 app.command()(export_onnx)
+app.command(rich_help_panel="Training and recognition")(stream)
 app.command(rich_help_panel="Training and recognition")(serve)
 add_programs(app)
 

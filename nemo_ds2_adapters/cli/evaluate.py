@@ -86,10 +86,9 @@ def adapter_key(cfg: DictConfig) -> str | None:
     others = [other for other in ("adapter_name", "user_id") if not OmegaConf.is_missing(cfg.model.adapter, other)]
     if key is not None and others:
         raise InputError(f"model.adapter.adapter_key={key}: leave model.adapter.{others[0]} out, lines name adapters")
-    if key is None and cfg.adapter_store:
-        raise InputError(f"adapter_store={cfg.adapter_store} needs model.adapter.adapter_key, a field of the manifest")
-    if cfg.adapter_default and not cfg.adapter_store:
-        raise InputError(f"adapter_default={cfg.adapter_default} needs adapter_store: it is for whom that has nothing")
+    for name in ("adapter_store", "adapter_default"):
+        if key is None and cfg[name]:
+            raise InputError(f"{name}={cfg[name]} needs model.adapter.adapter_key, a field of the manifest")
     return key
 
 

@@ -19,6 +19,14 @@ class Adapters(StrEnum):
     none = "none"
 
 
+class Weights(StrEnum):
+    """How the base's are stored, see `export_onnx`."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
 def export_onnx(
     model: Annotated[Path, typer.Argument(help="A DeepSpeech2 as .nemo.", metavar="MODEL.nemo")],
     out: Annotated[Path, typer.Argument(help="The graph to write.", metavar="OUT.onnx")],
@@ -28,6 +36,7 @@ def export_onnx(
     store: Annotated[str | None, typer.Option(help="Its adapters fit; without, one hidden layer.")] = None,
     user: Annotated[str | None, typer.Option(help="Whose adapter of the store says the architecture.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Put out the likeliest unit of each frame too.")] = False,
+    weights: Annotated[Weights, typer.Option(help="How the base's are stored.")] = Weights.fp32,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.onnx if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -50,7 +59,7 @@ def export_onnx(
     from nemo_ds2_adapters.recognition import export
 
     with busy(f"writing {out}"):
-        export.export_onnx(restore_model(str(model), None), out, adapters, like, greedy)
+        export.export_onnx(restore_model(str(model), None), out, adapters, like, greedy, weights)
     size = out.stat().st_size
     if as_json:
         show_json({"graph": str(out), "adapters": str(adapters), "bytes": size})

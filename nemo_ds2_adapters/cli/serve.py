@@ -74,7 +74,7 @@ def serve(
         training_niceness=training_niceness,
     )
     tokens = read_tokens(token_file)
-    from nemo_ds2_adapters.serving import server
+    from nemo_ds2_adapters.serving.http import server
 
     server.check_exposure(settings, tokens)
     bound = server.bind(settings)

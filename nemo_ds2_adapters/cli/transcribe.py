@@ -65,9 +65,7 @@ def check_sources(cfg: DictConfig) -> None:
     for key, exists in (("model_path", Path.is_file), ("dataset_manifest", Path.is_file), ("audio_dir", Path.is_dir)):
         if cfg[key] and not exists(Path(cfg[key])):
             raise InputError(f"{key}={cfg[key]}: no such file or directory")
-    if cfg.adapter_default and not cfg.adapter_store:
-        raise InputError(f"adapter_default={cfg.adapter_default} needs adapter_store: it is for whom that has nothing")
-    for key in ("adapter_store", "adapter_key"):
+    for key in ("adapter_store", "adapter_default", "adapter_key"):
         if cfg.audio_dir and cfg[key]:
             raise InputError(f"{key} needs dataset_manifest: the files of audio_dir do not say whose they are")
 

@@ -92,7 +92,7 @@ def recognise(
         batch_size: utterances per batch.
         progress: show a progress bar.
         autocast: makes the context manager in which a batch is computed.
-        default: what people get of whom the store has no adapter; None refuses them.
+        default: what people get who have no adapter; None refuses them.
         words: for each utterance, personal words; None takes those that the store has of its user. The base is given
             none where there are users.
         search: a language model, for the base too, and how much it and the words count.

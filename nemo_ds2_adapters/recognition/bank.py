@@ -11,12 +11,14 @@ from threading import Condition
 from nemo.core import ModelPT
 
 from nemo_ds2_adapters.adapters.adapter import Adapter, State
-from nemo_ds2_adapters.errors import InputError, UnknownUserError
+from nemo_ds2_adapters.errors import AdapterNameError, InputError, UnknownUserError
 from nemo_ds2_adapters.layers import Branch
 from nemo_ds2_adapters.modules.routing import Routing, routed, routed_rows
-from nemo_ds2_adapters.recognition.loading import AttachedAdapters, StoredAdapters
+from nemo_ds2_adapters.recognition.loading import Architectures, AttachedAdapters, StoredAdapters
 from nemo_ds2_adapters.recognition.residents import BankStatistics, Resident, Stack
 from nemo_ds2_adapters.store.store import AdapterStore
+
+UNKNOWN = UnknownUserError, AdapterNameError  # nobody's in the store, or not attached
 
 
 class AdapterBank:
@@ -30,13 +32,13 @@ class AdapterBank:
     Args:
         model: a DeepSpeech2 whose modules take adapters, in eval mode, with no adapter enabled.
         store: where the adapters lie, by user id; None for the adapters that are attached to the model, by name.
-        default: what people without an adapter in the store get, the erased among them; None refuses them.
+        default: what people without an adapter get, the erased among them; None refuses them.
         capacity: most users resident at the same time. Each architecture reserves memory for that many.
         check_seconds: how long a resident user is taken for current without asking the store.
         wait_seconds: how long to wait for running batches to release slots, if all are in use.
 
     Raises:
-        InputError: the model is no such model, the capacity is below 1, or there is a default but no store.
+        InputError: the model is no such model, or the capacity is below 1.
         BaseMismatchError: the default was made for another base.
         AdapterFileError: the default does not fit the model, or is of a kind that cannot be mixed.
     """
@@ -55,7 +57,8 @@ class AdapterBank:
         self.capacity = capacity
         self.check_seconds = check_seconds
         self.wait_seconds = wait_seconds
-        self._source = AttachedAdapters(model) if store is None else StoredAdapters(model, store)
+        architectures = Architectures(model)
+        self._source = AttachedAdapters(model) if store is None else StoredAdapters(architectures, store)
         self._model = model
         self._modules = (model.encoder, model.decoder)
         self._like = next(model.encoder.parameters())
@@ -65,7 +68,7 @@ class AdapterBank:
         self._pinned: set[str] = set()
         self._counts = BankStatistics(capacity=capacity)
         self._changed = Condition()  # guards all of these; notified when a slot may have become free
-        self._default = None if default is None else self._make_default(default)
+        self._default = None if default is None else self._make_default(default, architectures)
 
     @property
     def statistics(self) -> BankStatistics:
@@ -209,7 +212,7 @@ class AdapterBank:
                 self._fail(resident, InputError(f"loading {resident.key!r} was given up: ask again"))
             self._release(residents.values())
             self.unpin(*newly_pinned)
-            if self._default is not None and isinstance(error, UnknownUserError):  # erased since it was looked for
+            if self._default is not None and isinstance(error, UNKNOWN):  # erased since it was looked for
                 return self._acquire(keys, pin)
             raise
         return residents
@@ -233,7 +236,7 @@ class AdapterBank:
                 except InputError as error:  # then nobody has the adapter any more
                     with self._changed:
                         self._remove(key)
-                    if self._default is None or not isinstance(error, UnknownUserError):
+                    if self._default is None or not isinstance(error, UNKNOWN):
                         raise
                     unknown.add(key)
         return versions, unknown
@@ -301,12 +304,10 @@ class AdapterBank:
             resident.slot = resident.stack.free.pop()
         resident.stack.write(resident.slot, resident.key, weights.values())
 
-    def _make_default(self, default: Adapter) -> Resident:
+    def _make_default(self, default: Adapter, architectures: Architectures) -> Resident:
         """In a slot of its own, for good: nothing in `_residents` is it, and so it never leaves."""
-        if not isinstance(self._source, StoredAdapters):
-            raise InputError("a default is for people of whom a store has no adapter: give the store as well")
         resident = Resident("the default")
-        self._place(resident, self._source.branches(default, "the default"), default.weights)
+        self._place(resident, architectures.branches(default, "the default"), default.weights)
         resident.is_ready = True
         return resident
 

@@ -28,6 +28,7 @@ from nemo_ds2_adapters.recognition.features import Features
 from nemo_ds2_adapters.recognition.graph import ADAPTERS, METADATA, Graph, kind_of
 from nemo_ds2_adapters.recognition.loading import NETWORK, AttachedAdapters
 from nemo_ds2_adapters.recognition.serving import serving
+from nemo_ds2_adapters.recognition.small_weights import WEIGHTS, store_smaller
 
 OPSET = 17
 NAME = "exported"  # of an adapter of the graph's architecture, while that is looked at
@@ -42,6 +43,7 @@ def export_onnx(
     adapters: str = "rows",
     like: Adapter | None = None,
     greedy: bool = False,
+    weights: str = "fp32",
 ) -> None:
     """Write a graph for onnxruntime, and for `OnnxRecogniser`, which needs neither torch nor NeMo.
 
@@ -59,14 +61,19 @@ def export_onnx(
         like: an adapter of the architecture that is to fit; None for `MLPAdapter` with one hidden layer after every
             recurrent layer.
         greedy: a third output `greedy`, `[B, T']`: the likeliest unit of each frame.
+        weights: how those of the base are stored, `fp32`, `fp16` or `int8`; all are computed with in fp32, and
+            adapters are fp32.
 
     Raises:
-        InputError: `adapters` is something else, the model is no DeepSpeech2, or its features or vocabulary are of a
-            kind that the runner does not have, or the package `onnx` is missing.
+        InputError: `adapters` or `weights` is something else, the model is no DeepSpeech2, or its features or
+            vocabulary are of a kind that the runner does not have, a weight is too large for fp16, or the package
+            `onnx` is missing.
         AdapterFileError: `like` does not fit the model, or replaces what the base computes; `path` cannot be written.
     """
     if adapters not in ADAPTERS:
         raise InputError(f"adapters={adapters!r}: expected one of {', '.join(ADAPTERS)}")
+    if weights not in WEIGHTS:
+        raise InputError(f"weights={weights!r}: expected one of {', '.join(WEIGHTS)}")
     if like is not None and adapters == "none":
         raise InputError("adapters='none': leave out the adapter that the graph is to take")
     try:
@@ -93,6 +100,7 @@ def export_onnx(
                 dynamo=False,  # the other one cannot export packed sequences
             )
         graph = onnx.load(str(temporary))
+        store_smaller(graph.graph, weights)
         for name, values in module.defaults().items():
             graph.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
         graph.metadata_props.add(key=METADATA, value=json.dumps(about.plain(), ensure_ascii=False))

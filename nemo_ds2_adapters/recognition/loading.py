@@ -1,6 +1,7 @@
 """Adapters as a bank stacks them: from a store, or from the model they are attached to."""
 
 from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 from nemo.collections.common.parts.adapter_modules import LinearAdapter
@@ -18,6 +19,7 @@ from nemo_ds2_adapters.adapters.fitting import empty_part
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
 from nemo_ds2_adapters.layers import Branch
 from nemo_ds2_adapters.modules import DeepSpeech2Decoder, DeepSpeech2EncoderAdapter, MLPAdapter, MLPHeadAdapter
+from nemo_ds2_adapters.modules.adapters import DEFAULT_PLACEMENT, placement_points
 from nemo_ds2_adapters.modules.routing import DECODER_FEATURES, DECODER_LOGITS, encoder_point
 from nemo_ds2_adapters.store.store import AdapterStore
 from nemo_ds2_adapters.store.version import Version
@@ -43,41 +45,19 @@ class AdapterSource(Protocol):
         """The person's words. Raises AdapterFileError: they are damaged."""
 
 
-class StoredAdapters:
-    """The adapters of a store, by user id."""
+class Architectures:
+    """What adapters do, each architecture looked at once."""
 
-    def __init__(self, model: ModelPT, store: AdapterStore) -> None:
-        """Args: the model they are for, and where they lie."""
+    def __init__(self, model: ModelPT) -> None:
+        """Args: the model they are for. Raises InputError: it takes no adapters per row."""
         self._widths = _point_widths(model)
-        self._store = store
-        self._fingerprint = fingerprint(model)
+        self._n_layers = model.encoder.n_layers
+        self._model = model
         self._known: dict[str, tuple[Branch, ...]] = {}
 
-    def version(self, key: str) -> Version:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
-        versions = self._store.versions(key)
-        if not versions:
-            raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
-        return versions[-1]
-
-    def load(self, key: str) -> Loaded:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-            BaseMismatchError: it was made for another base.
-            AdapterFileError: it is damaged, does not fit the model, or is of a kind that cannot be mixed.
-        """
-        version, adapter = self._store.read(key)
-        return version, self.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
-
-    def words(self, key: str) -> tuple[str, ...]:
-        """The user's words."""
-        return self._store.words(key)
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._model)
 
     def branches(self, adapter: Adapter, label: str) -> tuple[Branch, ...]:
         """What the adapter does, in the order of its points.
@@ -100,6 +80,9 @@ class StoredAdapters:
             for point in adapter.points:
                 if point not in self._widths:
                     raise AdapterFileError(f"{label}: sits in {point}, which the model does not have")
+            expected = _placed(adapter, self._n_layers, label)
+            if adapter.points != expected:
+                raise AdapterFileError(f"{label}: sits in {adapter.points}, by its config it belongs in {expected}")
             modules = {point: empty_part(adapter, in_features=self._widths[point]) for point in adapter.points}
             branches = tuple(_branch(point, module, label) for point, module in modules.items())
             if len(self._known) >= MAX_KNOWN:
@@ -108,7 +91,47 @@ class StoredAdapters:
         for branch, state in zip(branches, adapter.weights.values()):
             if {key.removeprefix(NETWORK): value.shape for key, value in state.items()} != branch.shapes:
                 raise AdapterFileError(f"{label}: its weights at {branch.point} have shapes that do not fit the model")
+            for key, value in state.items():
+                if not value.is_floating_point():
+                    raise AdapterFileError(
+                        f"{label}: {key} at {branch.point} is {value.dtype}, a weight is no integer"
+                    )
         return branches
+
+
+class StoredAdapters:
+    """The adapters of a store, by user id."""
+
+    def __init__(self, architectures: Architectures, store: AdapterStore) -> None:
+        """Args: what adapters of the model do, and where they lie."""
+        self._architectures = architectures
+        self._store = store
+
+    def version(self, key: str) -> Version:
+        """The user's current version.
+
+        Raises:
+            UnknownUserError: there is none.
+        """
+        versions = self._store.versions(key)
+        if not versions:
+            raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
+        return versions[-1]
+
+    def load(self, key: str) -> Loaded:
+        """The user's current version.
+
+        Raises:
+            UnknownUserError: there is none.
+            BaseMismatchError: it was made for another base.
+            AdapterFileError: it is damaged, does not fit the model, or is of a kind that cannot be mixed.
+        """
+        version, adapter = self._store.read(key)
+        return version, self._architectures.branches(adapter, f"{self._store}, user {key!r}"), adapter.weights
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """The user's words."""
+        return self._store.words(key)
 
 
 class AttachedAdapters:
@@ -116,7 +139,6 @@ class AttachedAdapters:
 
     def __init__(self, model: ModelPT) -> None:
         """Args: the model."""
-        _point_widths(model)
         self._model = model
 
     def version(self, key: str) -> Hashable:
@@ -159,6 +181,17 @@ def _point_widths(model: ModelPT) -> dict[str, int]:
         )
     widths = {encoder_point(number): encoder.point_width(number) for number in range(encoder.n_layers + 1)}
     return {**widths, DECODER_FEATURES: decoder.output.in_features}
+
+
+def _placed(adapter: Adapter, n_layers: int, label: str) -> list[str]:
+    """The points that an adapter's config names."""
+    modules = (adapter.module or "encoder").split("+")
+    try:
+        numbers = placement_points(adapter.config.get("layers", DEFAULT_PLACEMENT), n_layers)
+    except ValueError as error:
+        raise AdapterFileError(f"{label}: {error}") from error
+    points = [encoder_point(number) for number in numbers] if "encoder" in modules else []
+    return points + [DECODER_FEATURES] * ("decoder" in modules)
 
 
 def _branch(point: str, module: nn.Module, label: str) -> Branch:

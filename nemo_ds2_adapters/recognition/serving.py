@@ -29,7 +29,7 @@ def bank_of(
         model: a DeepSpeech2.
         store: where adapters are.
         batch_size: of the batches to come.
-        default: for people of whom the store has no adapter.
+        default: for people who have no adapter.
 
     Raises:
         InputError: the bank is for another model or has its own default, or the model takes no adapters per row.

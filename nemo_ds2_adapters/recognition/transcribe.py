@@ -60,9 +60,9 @@ def transcribe(
             for the base. If not given, a manifest may say it; otherwise the model is used as it is.
         store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
-        default: what people get of whom the store has no adapter; None refuses them.
+        default: what people get who have no adapter; None refuses them.
         adapter_key: field of the manifest that names the adapter; a line without it gets the base. By default
-            `adapter`, or with a store `speaker` where there is no `adapter`.
+            `adapter`, or with a store or default `speaker` where there is no `adapter`.
         words: for each utterance, names and terms that are likely in it. None takes those that the store has of its
             user, if there is one.
         search: a language model, and how much it and the words count.
@@ -93,9 +93,10 @@ def transcribe(
     searching = Search(model, search)
     failures = Failures(on_error)
     sample_rate = int(model.cfg.sample_rate)
-    count, utterances, users = asked_for(audio, sample_rate, adapters, adapter_key, store is not None, failures)
+    must_name = store is not None or default is not None
+    count, utterances, users = asked_for(audio, sample_rate, adapters, adapter_key, must_name, failures)
     bank = store if isinstance(store, AdapterBank) else None
-    if users is not None or bank is not None or default is not None:
+    if users is not None or bank is not None:
         bank = bank_of(model, store, batch_size, default)
 
     def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ def asked_for(
     sample_rate: int,
     adapters: Sequence[str | None] | None,
     adapter_key: str | None,
-    has_store: bool,
+    must_name: bool,
     failures: Failures,
 ) -> tuple[int, dict[int, Utterance], Users | None]:
     """What `transcribe` is asked for.
@@ -24,7 +24,7 @@ def asked_for(
         sample_rate: of arrays and tensors, Hz.
         adapters: one per utterance, or None.
         adapter_key: field of a manifest.
-        has_store: whether adapters are those of a store.
+        must_name: whether somebody's adapter is to be used, of a store or as the default: then somebody is named.
         failures: takes what cannot be transcribed.
 
     Returns:
@@ -42,18 +42,18 @@ def asked_for(
         else:
             utterances[number] = one
     if adapters is None and is_manifest(audio):
-        return len(found), utterances, _of_manifest(utterances, adapter_key, has_store, failures)
-    return len(found), utterances, _given(adapters, len(found), adapter_key, has_store)
+        return len(found), utterances, _of_manifest(utterances, adapter_key, must_name, failures)
+    return len(found), utterances, _given(adapters, len(found), adapter_key, must_name)
 
 
 def _given(
-    adapters: Sequence[str | None] | None, count: int, adapter_key: str | None, has_store: bool
+    adapters: Sequence[str | None] | None, count: int, adapter_key: str | None, must_name: bool
 ) -> Users | None:
     if adapter_key is not None:
         raise InputError(f"adapter_key={adapter_key} names a field of a manifest: give a manifest, or adapters alone")
     if adapters is None:
-        if has_store:
-            raise InputError("a store is given, but not whose adapters to use: give adapters=, one per utterance")
+        if must_name:
+            raise InputError("a store or default is given, but not who speaks: give adapters=, one per utterance")
         return None
     if isinstance(adapters, str) or len(adapters) != count:
         given = "one name" if isinstance(adapters, str) else f"{len(adapters)} adapters"
@@ -62,9 +62,9 @@ def _given(
 
 
 def _of_manifest(
-    utterances: dict[int, Utterance], adapter_key: str | None, has_store: bool, failures: Failures
+    utterances: dict[int, Utterance], adapter_key: str | None, must_name: bool, failures: Failures
 ) -> Users | None:
-    keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if has_store else ["adapter"]
+    keys = [adapter_key] if adapter_key else ["adapter", "speaker"] if must_name else ["adapter"]
     users: Users = {}
     for number, utterance in list(utterances.items()):
         key = next((key for key in keys if key in utterance.fields), None)
@@ -74,7 +74,7 @@ def _of_manifest(
             del utterances[number]
         elif key:
             users[number] = user
-    if not users and utterances and (adapter_key or has_store):
+    if not users and utterances and (adapter_key or must_name):
         raise InputError(f"no line of the manifest has a field {' or '.join(keys)}, which names its adapter")
     return {number: users.get(number) for number in utterances} if users else None
 

@@ -10,7 +10,7 @@ import soxr
 
 from nemo_ds2_adapters.data.audio import MIN_SECONDS
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.problems import Refusal
+from nemo_ds2_adapters.serving.refusal import Refusal
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3")  # of libsndfile, that a service takes
 RATES = (4_000, 192_000)  # Hz

@@ -13,7 +13,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from nemo_ds2_adapters.adapters.users import check_user_id
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.problems import Refusal
+from nemo_ds2_adapters.serving.refusal import Refusal
 
 VARIABLE = "DS2_ADAPTERS_TOKENS"  # of the environment: lines as in a token file
 LEAST_LENGTH = 16  # characters of a token

@@ -14,7 +14,7 @@ from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.serving import on_device, serving
 from nemo_ds2_adapters.serving.metrics import Metrics
-from nemo_ds2_adapters.serving.problems import busy
+from nemo_ds2_adapters.serving.refusal import busy
 
 SIMILAR = 1.5  # recordings in a batch are at most so many times as long as one another
 

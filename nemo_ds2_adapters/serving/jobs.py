@@ -16,8 +16,8 @@ from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.formats.scratch import ScratchFolder
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.metrics import Metrics
-from nemo_ds2_adapters.serving.problems import Refusal, busy
 from nemo_ds2_adapters.serving.recordings import Recording, Recordings
+from nemo_ds2_adapters.serving.refusal import Refusal, busy
 from nemo_ds2_adapters.serving.worker import Task, Worker, WorkerDiedError
 from nemo_ds2_adapters.store.store import AdapterStore
 

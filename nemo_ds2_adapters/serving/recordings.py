@@ -20,7 +20,7 @@ from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.serving.problems import Refusal
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.store.store import AdapterStore
 
 FOLDER = "recordings"

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.decoding.incremental import Partial
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.problems import Refusal
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.serving.service import Kind, Service
 from nemo_ds2_adapters.streaming.recogniser import Recogniser, check_streams
 

@@ -193,9 +193,8 @@ def check_streams(model: EncDecCTCModel) -> None:
     if model.encoder.is_bidirectional:
         raise InputError(f"the model is bidirectional, so it needs the end of an utterance first: {RECIPE}")
     if not isinstance(model.preprocessor, StreamingMelPreprocessor):
-        normalize = model.cfg.preprocessor.get("normalize")
         raise InputError(
-            f"the model's features are normalised by the whole utterance (normalize={normalize}), which a stream does "
+            f"the model's {type(model.preprocessor).__name__} normalises by the whole utterance, which a stream does "
             f"not have: {RECIPE}"
         )
 

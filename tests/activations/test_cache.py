@@ -33,6 +33,16 @@ def test_what_was_put_is_got(tmp_path: Path, memory: float, kept: bool, dtype: t
     assert (len(list(tmp_path.iterdir())) > 0) == kept
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory", [1.0, 0.0], ids=["in memory", "in files"])
+def test_on_a_gpu(tmp_path: Path, memory: float) -> None:
+    cache = PrefixCache(tmp_path, memory)
+    cache.put(KEY, tensor().cuda())
+    for later in (cache, PrefixCache(tmp_path)):
+        got = later.get(KEY)
+        assert got is not None and got.device.type == "cpu" and torch.equal(got, tensor())
+
+
 def test_memory_stays_under_its_limit() -> None:
     cache = PrefixCache(memory=1e-6)  # 1,000 bytes
     for point in range(50):

@@ -44,8 +44,8 @@ SETTINGS = Settings(OPTIM, batch_size=2, max_epochs=4)
 def make_engine(make_model, manifest: Path) -> Callable[..., Engine]:
     """A model in double precision with the adapter `anna`, and the activations of the four recordings."""
 
-    def make(adapter: str) -> Engine:
-        model = make_model().double()
+    def make(adapter: str, device: str = "cpu") -> Engine:
+        model = make_model().double().to(device)
         name = "decoder:anna" if adapter in ("decoder", "head") else "anna"
         attach(model, new_adapter(model, name, ADAPTERS[adapter], seed=0))
         model.freeze()
@@ -199,3 +199,25 @@ def test_scores_are_those_of_the_model(make_engine) -> None:
             target_lengths=target_lengths[i : i + 1],
         )
         assert token.loss == pytest.approx(float(loss), rel=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "dropout"])  # whose random numbers differ
+def test_on_a_gpu(make_engine, adapter: str) -> None:
+    """What the processor makes of it: activations, weights, scores, and together as alone."""
+    shares = [([0, 1, 2], [3]), ([2], [0, 1])]
+    here, there = make_engine(adapter), make_engine(adapter, "cuda")
+    for position in range(4):
+        activations, expected = (engine.data.item(position)[0] for engine in (there, here))
+        assert activations.device.type == "cpu"
+        torch.testing.assert_close(activations, expected, rtol=1e-6, atol=1e-8)
+    ours, theirs = ([member(engine, *share, kl_weight=0.5) for share in shares] for engine in (here, there))
+    train(here, ours)
+    train(there, theirs)
+    assert all(p.is_cuda for one in theirs for p in one.parameters)
+    for one, other in zip(theirs, ours):
+        torch.testing.assert_close(weights(one.adapter()), weights(other.adapter()), rtol=1e-5, atol=1e-8)
+    assert there.scores(theirs) == here.scores(ours)
+    alone = member(there, *shares[0], kl_weight=0.5)
+    train(there, [alone])
+    torch.testing.assert_close(weights(theirs[0].adapter()), weights(alone.adapter()), rtol=1e-6, atol=1e-10)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -49,9 +50,16 @@ def test_command_and_page(run, model, attach, manifest: Path, tmp_path: Path) ->
     assert names["log_probs"].shape[:2] == (2, names["frames"].max())
 
     assert run("ds2.nemo", "ds2.onnx")[::2] == (1, "error: ds2.onnx: exists already, pass --force to replace it\n")
-    code, said, _ = run("ds2.nemo", "ds2.onnx", "--adapters", "bank", "--greedy", "--force", "--json")
+    code, said, _ = run(
+        "ds2.nemo", "ds2.onnx", "--adapters", "bank", "--greedy", "--weights", "int8", "--force", "--json"
+    )
     assert code == 0 and json.loads(said)["adapters"] == "bank"
-    assert OnnxRecogniser("ds2.onnx").graph.adapters == "bank"
+    assert OnnxRecogniser("ds2.onnx").graph.adapters == "bank" and "int8" in tensor_types(Path("ds2.onnx"))
+
+
+def tensor_types(graph: Path) -> set[str]:
+    """Types of the numbers that are stored in it."""
+    return {onnx.numpy_helper.to_array(tensor).dtype.name for tensor in onnx.load(graph).graph.initializer}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,7 @@ def test_command_and_page(run, model, attach, manifest: Path, tmp_path: Path) ->
         (["ds2.nemo", "out.onnx", "--store", "empty"], 1, "holds no adapter that could say the architecture"),
         (["ds2.nemo", "out.onnx", "--store", "empty", "--user", "ann"], 1, "no adapter of user 'ann'"),
         (["ds2.nemo", "out.onnx", "--adapters", "all"], 2, "'all' is not one of"),
+        (["ds2.nemo", "out.onnx", "--weights", "int4"], 2, "'int4' is not one of"),
     ],
 )
 def test_wrong_input(run, arguments: list[str], code: int, message: str) -> None:

@@ -307,12 +307,7 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
         {"adapter_key": "speaker", "adapter_store": "store", "adapter_default": "foreign.pt"},
         "the default: the adapter was made for base",
     ),
-    ("transcribe", {"adapter_default": "adapter.pt"}, "adapter_default=adapter.pt needs adapter_store"),
-    (
-        "eval",
-        {NAME: None, KEY: "speaker", "adapter_default": "adapter.pt"},
-        "adapter_default=adapter.pt needs adapter_",
-    ),
+    ("eval", {"adapter_default": "adapter.pt"}, "adapter_default=adapter.pt needs model.adapter.adapter_key"),
     # where it is written: never over what is read
     ("train", {FILE_NAME: f"{UP}data.json"}, f"data.json would overwrite {TRAIN_DATA}=data.json, which is read"),
     ("train", {FILE_NAME: f"{UP}base.nemo"}, "base.nemo would overwrite model.nemo_model, which is read"),

@@ -13,7 +13,7 @@ import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.attach import add_adapter, attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError, UnknownUserError
 from nemo_ds2_adapters.modules.routing import Routing, active_routing, encoder_point
@@ -275,5 +275,26 @@ def test_a_default_that_cannot_be(model, store, make) -> None:
         AdapterBank(model, store, replace(adapter, info=replace(adapter.info, fingerprint="0" * 64)))
     with pytest.raises(AdapterFileError, match="the default: does not say for which base"):
         AdapterBank(model, store, replace(adapter, info=None))
-    with pytest.raises(InputError, match="give the store as well"):
-        AdapterBank(model, default=adapter)
+    bank = AdapterBank(model, default=adapter)  # without a store, for those who have none attached
+    with bank.route(["nobody", "not a name: \u00e9", None]):
+        pass
+    assert bank.statistics.defaults == 2
+
+
+def test_a_default_that_attach_would_refuse(model, store, make) -> None:
+    adapter = make(1.0)
+    integers = {point: {key: w.long() for key, w in state.items()} for point, state in adapter.weights.items()}
+    elsewhere = replace(adapter, config={**adapter.config, "layers": [0]})  # but the weights are for the first point
+    for wrong, message in (
+        (replace(adapter, weights=integers), "is torch.int64"),
+        (
+            elsewhere,
+            r"sits in \['encoder.adapter_points.0'\], by its config it belongs in \['encoder.adapter_points.1'",
+        ),
+        (replace(adapter, module="encoder+decoder"), r"belongs in \['encoder.adapter_points.0', 'decoder'\]"),
+        (replace(adapter, config={**adapter.config, "layers": [3]}), "expected layer indices from 0 to 0"),
+    ):
+        with pytest.raises(AdapterFileError):
+            attach(model, wrong)
+        with pytest.raises(AdapterFileError, match="the default: .*" + message):
+            AdapterBank(model, store, wrong)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
+from torch._dynamo.exc import Unsupported
 
 from nemo_ds2_adapters import InputError, enabled_adapters
 from nemo_ds2_adapters.adapters.attached import attached_adapter
@@ -194,6 +195,27 @@ def test_adapter_that_cannot(model, attach) -> None:
         AdapterBank(model).route(["first_0"]),
     ):
         pytest.fail("the block must not run")
+
+
+def test_compiled(model, attach, batch) -> None:
+    """In one piece torch can compile neither packed sequences nor a routing; in pieces both work."""
+    users = attach(model, "all", each=2)
+    bank = AdapterBank(model)
+    orders = [None] * 3, [users[0], None, users[1]], [users[1], users[1], None], [None] * 3
+
+    def run(order: list[str | None]) -> torch.Tensor:
+        with torch.no_grad(), bank.route(order):
+            return model(**batch)[0]
+
+    expected = [run(order) for order in orders]
+    model.encoder.compile(backend="eager")
+    model.decoder.compile(backend="eager")
+    for order, output in zip(orders, expected):
+        torch.testing.assert_close(run(order), output, atol=1e-6, rtol=0)
+    torch.compiler.reset()  # it would take what it has
+    model.encoder.compile(backend="eager", fullgraph=True)
+    with pytest.raises(Unsupported):
+        run(orders[1])
 
 
 @pytest.mark.gpu

@@ -26,6 +26,7 @@ from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.export import export_onnx, features_of
 from nemo_ds2_adapters.recognition.graph import DEFAULTS
 from nemo_ds2_adapters.recognition.onnx import OnnxRecogniser
+from nemo_ds2_adapters.recognition.small_weights import LEAST
 from tests.test_import_rules import declared_distributions, normalised
 
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
@@ -108,6 +109,43 @@ def test_random_batches(make_model, attach, make_store, export, options: dict[st
         base = without(features, lengths, [None] * len(users))
         for row, user in enumerate(users):
             assert np.array_equal(found[0][row], base[0][row]) == (user is None)
+
+
+@pytest.mark.parametrize("weights", ["fp16", "int8"])
+@pytest.mark.parametrize("rnn_type", ["gru", "lstm", "rnn"])
+def test_smaller_weights(make_model, attach, make_store, tmp_path: Path, rnn_type: str, weights: str) -> None:
+    """The same as PyTorch with the base's weights rounded; the adapters' are not."""
+    model = make_model(encoder={"rnn_type": rnn_type, "d_model": 64})
+    names = attach(model, "all", each=2)
+    store, like = make_store(model, names), attached_adapter(model, names[0])
+    features, lengths, users = torch.randn(3, 16, 40).numpy(), np.array([40, 7, 33]), [names[1], None, names[0]]
+    sizes, outputs = [], []
+    for kind in ("fp32", weights):
+        path = tmp_path / f"{kind}.onnx"
+        export_onnx(model, path, "rows", like=like, weights=kind)
+        sizes.append(path.stat().st_size)
+        outputs.append(OnnxRecogniser(path, store)(features, lengths, users)[0])
+    assert 0 < np.abs(outputs[0] - outputs[1]).max() < {"fp16": 0.01, "int8": 0.1}[weights]
+    numbers = 0
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if values.dim() > 1 and values.numel() >= LEAST and ".adapter_layer." not in name:
+                numbers += values.numel()
+                rows = 0 if name == "decoder.output.weight" else -1  # the graph has it transposed
+                step = values.abs().amax(rows, keepdim=True) / 127
+                values.copy_(values.half().float() if weights == "fp16" else (values / step).round() * step)
+    expected = in_torch(model, features, lengths, users, AdapterBank(model))
+    assert_same((outputs[1], expected[1]), expected)
+    assert sizes[0] - sizes[1] > {"fp16": 1.8, "int8": 2.5}[weights] * numbers  # of 2 and 3 bytes each
+
+
+def test_weights_beyond_fp16(model, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.encoder.layers[0].rnn.weight_hh_l0[0, 0] = 1e5
+    with pytest.raises(InputError, match="a weight of 100000, too large for it: take fp32"):
+        export_onnx(model, tmp_path / "graph.onnx", weights="fp16")
+    assert not (tmp_path / "graph.onnx").exists()
+    export_onnx(model, tmp_path / "graph.onnx", weights="int8")
 
 
 @pytest.mark.parametrize("adapters", ["rows", "bank"])
@@ -291,6 +329,8 @@ def test_graphs_that_cannot_be(model, attach, export, tmp_path: Path) -> None:
     for name in ("replacing_0", "own_head_0"):
         with pytest.raises(AdapterFileError, match="takes the place of what the base computes"):
             export(model, "rows", like=attached_adapter(model, name))
+    with pytest.raises(InputError, match="weights='int4': expected one of fp32, fp16, int8"):
+        export_onnx(model, tmp_path / "graph.onnx", weights="int4")
     with pytest.raises(InputError, match="adapters='all': expected one of rows, bank, none"):
         export(model, "all")
     (tmp_path / "text.onnx").write_text("no graph")

@@ -90,7 +90,10 @@ def test_people_without_an_adapter(call_script, per_user: DictConfig, tmp_path: 
         ({"model.adapter.adapter_key": "person"}, "test.json, line 1: person=None, expected text"),
         ({"adapter_store": "nowhere"}, "there is no adapter store"),
         ({"model.nemo_model": "base_only"}, "the model has no adapter of ann, bob"),
-        ({"adapter_default": "x.pt"}, "adapter_default=x.pt needs adapter_store"),
+        (
+            {"model.adapter.adapter_key": None, "adapter_default": "x.pt"},
+            "adapter_default=x.pt needs model.adapter.adapter_key",
+        ),
         ({"model.adapter.adapter_key": None, "adapter_store": "x"}, "adapter_store=x needs model.adapter.adapter_key"),
     ],
 )

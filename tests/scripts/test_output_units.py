@@ -138,3 +138,9 @@ def test_wrong_units(train_base, korean_manifest: Path, manifest: Path, tmp_path
     assert "tokenizer_vocab_size=3 does not fit" in error(
         "deepspeech2_bpe", manifest, f"model.tokenizer.dir={tmp_path / 't'}", "tokenizer_vocab_size=3"
     )
+    named = manifest.with_name("vocab.txt")
+    named.write_bytes(manifest.read_bytes())
+    assert "would overwrite" in error(
+        "deepspeech2_bpe", named, f"model.tokenizer.dir={named.parent}", "tokenizer_vocab_size=14"
+    )
+    assert named.read_bytes() == manifest.read_bytes() and not (named.parent / "tokenizer.model").exists()

@@ -94,8 +94,15 @@ def test_people_who_have_not_spoken_yet(call_script, config, model, texts, tmp_p
         model.save_to(config.model_path)
     call_script(SCRIPT, config)
     assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == alone
-    config.merge_with({"adapter_store": None, "adapter_key": None})
-    with pytest.raises(SystemExit, match="adapter_default=.* needs adapter_store"):
+    config.merge_with({"adapter_store": None})  # then nobody has an adapter
+    call_script(SCRIPT, config)
+    (first,) = transcribe(model, [entries[0]["audio_filepath"]], ["population"], progress=False)
+    assert [line["pred_text"] for line in read_lines(tmp_path / "out.json")] == [first, *alone[1:]]
+    for entry in entries:
+        entry.pop("speaker", None)
+    given.write_text("\n".join(map(json.dumps, entries)))
+    config.merge_with({"adapter_key": None})
+    with pytest.raises(SystemExit, match="no line of the manifest has a field adapter or speaker"):
         call_script(SCRIPT, config)
 
 

@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import pytest
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.serving.auth import Tokens, read_tokens
-from nemo_ds2_adapters.serving.problems import Refusal
-from nemo_ds2_adapters.serving.server import bind, check_exposure
+from nemo_ds2_adapters.serving.http.server import bind, check_exposure
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.serving.settings import ServiceSettings
 from tests.serving.conftest import ANN, CHECKOUT, Person, Served, finished, left_of, path_of, record, transcribe
 
@@ -76,7 +75,8 @@ def test_another_users_job(served: Served, client: httpx.Client, people: list[Pe
 def test_a_user_id_is_no_path(served: Served, client: httpx.Client, people: list[Person], user: str) -> None:
     around = {path for path in served.folder.rglob("*") if served.store / "users" not in path.parents}
     before = left_of(served.store)
-    url = httpx.URL(served.url).copy_with(raw_path=f"/v1/users/{quote(user, safe='')}".encode())
+    encoded = "".join(f"%{byte:02X}" for byte in user.encode())
+    url = httpx.URL(served.url).copy_with(raw_path=f"/v1/users/{encoded}".encode())
     path, text = people[0].train[0]
     recordings = url.copy_with(raw_path=url.raw_path + b"/recordings")
     answer = client.post(recordings, files={"file": path.read_bytes()}, data={"text": text})

@@ -12,11 +12,12 @@ import httpx
 import pytest
 import soundfile
 
-from nemo_ds2_adapters.serving import live, metrics, problems
+from nemo_ds2_adapters.serving import metrics
+from nemo_ds2_adapters.serving.http import live, problems
 from tests.serving.conftest import ALL, CHECKOUT, Person, Served, left_of, path_of, record
 
 PAGE = (CHECKOUT / "docs" / "service.md").read_text("utf-8")
-SOURCES = [path.read_text("utf-8") for path in (CHECKOUT / "nemo_ds2_adapters" / "serving").glob("*.py")]
+SOURCES = [path.read_text("utf-8") for path in (CHECKOUT / "nemo_ds2_adapters" / "serving").rglob("*.py")]
 
 
 def blocks(language: str) -> list[str]:

@@ -18,7 +18,7 @@ from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.serving.audio import read_upload
 from nemo_ds2_adapters.serving.auth import RateLimit
 from nemo_ds2_adapters.serving.batching import Waiting, similar
-from nemo_ds2_adapters.serving.problems import Refusal
+from nemo_ds2_adapters.serving.refusal import Refusal
 from tests.serving.conftest import ALL, Served, transcribe
 
 RATE = 16000

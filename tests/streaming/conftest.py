@@ -1,40 +1,17 @@
 """A model that streams, people with adapters, and what they say."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
-from omegaconf import DictConfig
 
-from nemo_ds2_adapters import AdapterBank
-from tests.conftest import MEL_BANDS, SAMPLE_RATE, randomise
+from nemo_ds2_adapters import AdapterBank, transcribe
+from tests.conftest import SAMPLE_RATE
 from tests.fixtures import Attach
 
 Speech = Callable[..., torch.Tensor]
-STREAMING = {
-    "_target_": "nemo_ds2_adapters.modules.StreamingMelPreprocessor",
-    "normalize": None,
-    "feature_mean": [-6.0] * MEL_BANDS,
-    "feature_std": [2.0] * MEL_BANDS,
-}
-
-
-@pytest.fixture
-def make_streaming(model_config: Callable[..., DictConfig]) -> Callable[..., EncDecCTCModel]:
-    """Builder of tiny forward-only models; takes options of the encoder."""
-
-    def make(**encoder: object) -> EncDecCTCModel:
-        cfg = model_config(encoder={"bidirectional": False, "lookahead_context": 3, "d_model": 6, **encoder})
-        cfg.preprocessor.update(STREAMING)
-        torch.manual_seed(0)
-        model = EncDecCTCModel(cfg=cfg)
-        randomise(model)
-        with torch.no_grad():  # so that units follow each other quickly, blanks among them
-            model.decoder.output.weight.mul_(12.0)
-        return model.eval()
-
-    return make
 
 
 @pytest.fixture
@@ -55,12 +32,37 @@ def bank(model: EncDecCTCModel, people: list[str]) -> AdapterBank:
 
 @pytest.fixture
 def speech() -> Speech:
-    """Noise of a number of seconds whose loudness goes up and down."""
+    """Noise of a number of seconds that changes its loudness and its colour every 1/16 s."""
 
     def make(seconds: float, seed: int = 0) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         count = round(seconds * SAMPLE_RATE)
-        loudness = torch.rand(count // 1000 + 1, generator=generator).repeat_interleave(1000)[:count]
-        return loudness * torch.randn(count, generator=generator)
+        parts = []
+        for _ in range(count // 1000 + 1):
+            loudness, shift = torch.rand(2, generator=generator)
+            noise = torch.randn(1000, generator=generator)
+            parts.append(0.5 * loudness * (noise + (2 * shift - 1) * noise.roll(1)))
+        return torch.cat(parts)[:count]
 
     return make
+
+
+@pytest.fixture
+def whole(model: EncDecCTCModel, bank: AdapterBank) -> Callable[..., str]:
+    """What a recording is recognised as offline, with somebody's adapter."""
+
+    def text(recording: torch.Tensor, user: str | None = None) -> str:
+        return transcribe(model, recording, [user], bank, max_seconds=math.inf, progress=False)[0]
+
+    return text
+
+
+@pytest.fixture
+def quiet(model: EncDecCTCModel) -> EncDecCTCModel:
+    """The model, to which silence is blanks."""
+    silence = torch.zeros(1, 10 * SAMPLE_RATE)
+    with torch.no_grad():
+        log_probs, *_ = model(input_signal=silence, input_signal_length=torch.tensor([silence.shape[1]]))
+        inside = log_probs[0, :-20]  # at its end it hears what is not there
+        model.decoder.output.bias[-1] += (inside.max(-1).values - inside[:, -1]).max() + 0.1
+    return model

@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.serving.audio import RATES
-from nemo_ds2_adapters.serving.callers import known_caller, sent_token, service_of
+from nemo_ds2_adapters.serving.http.callers import known_caller, sent_token, service_of
+from nemo_ds2_adapters.serving.http.problems import problem_of
 from nemo_ds2_adapters.serving.logs import log
-from nemo_ds2_adapters.serving.problems import Refusal, problem_of
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.serving.service import Kind, Service, checked_user
 from nemo_ds2_adapters.serving.talks import Mode, Talk, Talks
 

@@ -9,15 +9,15 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
-from nemo_ds2_adapters.serving import live, operation, transcriptions, users
-from nemo_ds2_adapters.serving.callers import KnownCallers
-from nemo_ds2_adapters.serving.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
-from nemo_ds2_adapters.serving.problems import Problem, add_problems
+from nemo_ds2_adapters.serving.http import live, operation, transcriptions, users
+from nemo_ds2_adapters.serving.http.callers import KnownCallers
+from nemo_ds2_adapters.serving.http.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
+from nemo_ds2_adapters.serving.http.problems import Problem, add_problems
 from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.talks import Talks
 from nemo_ds2_adapters.version import __version__
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parents[1] / "page"
 ABOUT = "Recognition with everybody's adapter, and adapters from recordings. Errors are problem details (RFC 9457)."
 
 

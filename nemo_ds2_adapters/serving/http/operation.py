@@ -10,11 +10,12 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from nemo_ds2_adapters.serving.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.problems import responses
+from nemo_ds2_adapters.serving.http.users import JobView
 from nemo_ds2_adapters.serving.jobs import Job
-from nemo_ds2_adapters.serving.problems import Refusal, responses
 from nemo_ds2_adapters.serving.prompts import choose_prompts
-from nemo_ds2_adapters.serving.users import JobView
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.version import __version__
 
 EVENT_SECONDS = 0.25  # between looks at a job

@@ -1,7 +1,6 @@
 """Errors as a client sees them: RFC 9457 problem details, with the `code` of the package's exceptions."""
 
 import logging
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -20,9 +19,9 @@ from nemo_ds2_adapters.errors import (
     StoreBusyError,
     UnknownUserError,
 )
+from nemo_ds2_adapters.serving.refusal import RETRY_SECONDS, Refusal
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_SECONDS = 2  # until a client had better try again
 # Status, and what a client is told in place of a message with paths; the first that an exception is one of.
 KINDS: tuple[tuple[type[NemoDs2Error], int, str | None], ...] = (
     (UnknownUserError, 404, "nothing is known of this user, or not any more"),
@@ -59,29 +58,6 @@ class Problem(BaseModel):
             }
         },
     }
-
-
-class Refusal(NemoDs2Error):
-    """A request that the service does not carry out.
-
-    Args:
-        status: of HTTP.
-        code: what a program goes by.
-        detail: for a person.
-        headers: of the answer.
-        more: further members of the problem details.
-    """
-
-    def __init__(
-        self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
-    ) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.headers, self.more = status, code, dict(headers or {}), more
-
-
-def busy(detail: str) -> Refusal:
-    """The refusal of what would make a queue grow without end."""
-    return Refusal(503, "busy", detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nemo_ds2_adapters.serving.http.problems import respond
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.metrics import Metrics
-from nemo_ds2_adapters.serving.problems import Refusal, respond
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.serving.settings import LOOPBACK
 
 SECURITY = {  # of every answer; the page loads nothing from elsewhere

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.callers import Calling, Serving
-from nemo_ds2_adapters.serving.problems import responses
+from nemo_ds2_adapters.serving.http.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.problems import responses
 from nemo_ds2_adapters.serving.service import Kind, checked_user
 
 PERSONAL, BASE = "personal", "base"

@@ -1,6 +1,7 @@
 """A service on a port, until it is told to stop."""
 
 import asyncio
+import signal
 import socket
 from types import FrameType
 
@@ -8,8 +9,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.serving.app import create_app
 from nemo_ds2_adapters.serving.auth import VARIABLE, Tokens
+from nemo_ds2_adapters.serving.http.app import create_app
 from nemo_ds2_adapters.serving.logs import start_log
 from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.settings import LOOPBACK, ServiceSettings
@@ -105,4 +106,6 @@ def run(service: Service, bound: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
         ws_max_size=1_000_000,
     )
+    for number in (signal.SIGINT, signal.SIGTERM):  # which uvicorn raises anew once it has stopped: that is no error
+        signal.signal(number, lambda *_: None)
     Server(config, service).run([bound])

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nemo_ds2_adapters.errors import UserIdError
 from nemo_ds2_adapters.serving.auth import Caller
-from nemo_ds2_adapters.serving.problems import Refusal, respond
+from nemo_ds2_adapters.serving.http.problems import respond
+from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.serving.service import Service, checked_user
 
 GUARDED, OPEN = ("/v1/", "/metrics"), ("/v1/health",)  # beginnings of paths, and whole ones

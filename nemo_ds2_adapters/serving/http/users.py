@@ -8,9 +8,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from nemo_ds2_adapters.serving.callers import About, Serving
+from nemo_ds2_adapters.serving.http.callers import About, Serving
+from nemo_ds2_adapters.serving.http.problems import responses
 from nemo_ds2_adapters.serving.jobs import Job, State
-from nemo_ds2_adapters.serving.problems import responses
 from nemo_ds2_adapters.serving.recordings import Recording
 from nemo_ds2_adapters.serving.service import Kind
 

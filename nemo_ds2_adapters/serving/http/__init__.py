@@ -1,0 +1,1 @@
+"""The service's operations over HTTP, and what surrounds them."""

@@ -1,0 +1,53 @@
+/** Who are you? */
+
+import { find, make, run, tell } from "./dom.js";
+
+const PROMPTS = 20; // ten, and as many to skip to
+const TESTS = 3;
+
+export function start(app) {
+  find("token-field").hidden = !app.service.needs_token;
+  find("token").required = app.service.needs_token;
+  find("stored-policy").append(...policy(app.service).map((line) => make("li", {}, line)));
+  find("who-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    run(event.submitter ?? find("who-form").querySelector("button"), () => begin(app));
+  });
+}
+
+export function forget() {
+  find("who-form").reset();
+}
+
+async function begin(app) {
+  const user = find("user").value.trim();
+  app.api.token = find("token").value.trim();
+  const known = await app.api.user(user);
+  const { prompts, tests } = await app.api.prompts(PROMPTS, TESTS, seed(user));
+  Object.assign(app, { user, prompts, tests });
+  find("erased").hidden = true;
+  app.unlock("read", "mine", "words");
+  if (known?.adapter) app.unlock("compare", "speak");
+  await app.go(known?.adapter ? "mine" : "read");
+  if (known) tell(`Welcome back, ${user}.`);
+}
+
+/** What the service keeps, and how long. */
+export function policy({ keep_recordings: days, has_prior: hasPrior }) {
+  const recordings = {
+    [null]: "until you erase them",
+    0: "until your adapter was made of them, a day at most",
+  }[days] ?? `${days} days, or until you erase them`;
+  return [
+    "Your adapter, and words of your own: until you erase them.",
+    `The sentences that you read for it: ${recordings}.`,
+    "What you say to be recognised: not at all.",
+    ...(hasPrior ? ["Nothing of you goes into other people's adapters."] : []),
+    "In this browser: nothing.",
+  ];
+}
+
+/** The same sentences for the same person, whenever they come. */
+function seed(user) {
+  return [...user].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 2 ** 31, 7);
+}
