@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ds2_adapters.modules import StreamingMelPreprocessor
-from nemo_ds2_adapters.recognition.stream_features import PendingSamples, step_features
+from nemo_ds2_adapters.streaming.features import PendingSamples, step_features
 from tests.conftest import MEL_BANDS, SAMPLE_RATE
 
 
