@@ -37,6 +37,7 @@ from nemo_ds2_adapters.formats.nemo_archive import restore_model
 CLIENTS = 16  # each a user of its own
 SECONDS = 3.0  # of speech per request
 RATE = 16000
+MOST_BESIDE = 60.0  # seconds that requests are sent beside trainings
 
 
 class Measured:
@@ -128,6 +129,15 @@ def train(client: httpx.Client, user: str) -> dict:
     return view
 
 
+def counted(client: httpx.Client) -> tuple[float, float]:
+    """Batches, and recordings in them, so far."""
+    text = client.get("/metrics").text
+    count, total = (
+        float(text.partition(f"ds2_adapters_batch_size_{part} ")[2].split()[0]) for part in ("count", "sum")
+    )
+    return count, total
+
+
 def percentiles(seconds: list[float]) -> tuple[float, float, float]:
     cuts = statistics.quantiles(seconds, n=100)
     return cuts[49], cuts[94], cuts[98]
@@ -162,35 +172,35 @@ def main() -> None:
             table.add_row("  which is", f"{view['result']['kind']}, {view['result']['epochs']} epochs")
 
             load(service, files, 2)
+            batches, recordings = counted(client)
             before, started = service.cpu_seconds(), time.perf_counter()
             alone = load(service, files, arguments.each)
             seconds, cpu = time.perf_counter() - started, service.cpu_seconds() - before
             requests = arguments.each * CLIENTS
+            batches, recordings = (now - then for now, then in zip(counted(client), (batches, recordings)))
+            size = round(recordings / batches)
+            table.add_row("recordings per batch", f"{recordings / batches:.1f}")
 
             model = restore_model(str(BASE_MODEL), None).eval()
             audio = [soundfile.read(BytesIO(file), dtype="float32")[0] for file in files[:CLIENTS]]
             users = [f"user_{number}" for number in range(CLIENTS)]
-            transcribe(model, audio, users, store, CLIENTS, progress=False)
+            transcribe(model, audio, users, store, size, progress=False)
             begun, cpu_begun = time.perf_counter(), time.process_time()
             for _ in range(arguments.each):
-                transcribe(model, audio, users, store, CLIENTS, progress=False)
+                transcribe(model, audio, users, store, size, progress=False)
             offline, offline_cpu = time.perf_counter() - begun, time.process_time() - cpu_begun
             table.add_row("requests per second", f"{requests / seconds:.1f}, transcribe {requests / offline:.1f}")
             table.add_row("  ratio", f"{offline / seconds:.2f}, by processor time {offline_cpu / cpu:.2f}")
             table.add_row("seconds of a request, p50 p95 p99", " ".join(f"{v:.3f}" for v in percentiles(alone)))
-            text = client.get("/metrics").text
-            count, total = (
-                float(text.partition(f"ds2_adapters_batch_size_{part} ")[2].split()[0]) for part in ("count", "sum")
-            )
-            table.add_row("recordings per batch", f"{total / count:.1f}")
 
             is_over = threading.Event()
-            training = threading.Thread(target=lambda: ([train(client, "new") for _ in range(3)], is_over.set()))
+            training = threading.Thread(target=lambda: ([train(client, "new") for _ in range(5)], is_over.set()))
             training.start()
-            beside = load(service, files, 10_000, until=is_over.is_set)
+            end = time.monotonic() + MOST_BESIDE
+            beside = load(service, files, 10_000, until=lambda: is_over.is_set() or time.monotonic() > end)
             training.join()
             again = load(service, files, arguments.each)
-            table.add_row("  three trainings beside", " ".join(f"{v:.3f}" for v in percentiles(beside)))
+            table.add_row("  with trainings beside", " ".join(f"{v:.3f}" for v in percentiles(beside)))
             table.add_row("  after them", " ".join(f"{v:.3f}" for v in percentiles(again)))
             p95 = statistics.mean([percentiles(alone)[1], percentiles(again)[1]])
             table.add_row("  p95 rises by", f"{100 * (percentiles(beside)[1] / p95 - 1):+.0f} %")

@@ -24,6 +24,7 @@ from .compat import build_deepspeech2 as build_deepspeech2
 from .compat import freeze_base_model as freeze_base_model
 from .compat import unfreeze_base_model as unfreeze_base_model
 from .convert import convert_checkpoint as convert_checkpoint
+from .decoding.search import SearchSettings as SearchSettings
 from .errors import AdapterFileError as AdapterFileError
 from .errors import AdapterNameError as AdapterNameError
 from .errors import BaseMismatchError as BaseMismatchError

@@ -1,7 +1,7 @@
 """CTC prefix beam search, one frame after the other, with scorers that know more than the sound.
 
-It sums over all alignments of a text (Graves 2012, Hannun et al. 2014), so with a wide enough beam the best text is
-the most probable one, not that of the most probable alignment. Scorers are automata over the model's labels: a
+It can sum over all alignments of a text (Graves 2012, Hannun et al. 2014): with a wide enough beam the best text is
+then the most probable one, not that of the most probable alignment. Scorers are automata over the model's labels: a
 person's words, a language model. Nothing depends on how the frames come in pieces.
 """
 
@@ -28,6 +28,11 @@ class Scorer(Protocol):
     start: int
     scores: np.ndarray
 
+    @property
+    def hopes(self) -> np.ndarray | None:
+        """`[states, labels]`, what a text that gets this label would be worth beyond that if all goes well: it helps
+        to stay in the beam, and is never added. None: it never hopes."""
+
     def advance(self, state: int, label: int) -> int:
         """The state after a label."""
 
@@ -43,17 +48,20 @@ class Beam:
     """How much is searched. Logarithms are natural.
 
     Args:
-        size: texts that are followed at once.
+        size: texts that are followed at once; a quarter more, those that are best without hopes.
         threshold: a text that is less probable than the best by more is given up.
         label_threshold: a label that is less probable than the frame's best by more cannot be written, whatever a
             scorer says.
         sure_blank: probability of the blank from which a frame changes nothing, and is passed over.
+        sums: a text is as probable as all its alignments together; false: as the most probable one of them, so that
+            without scorers the best text is the greedy one.
     """
 
-    size: int = 32
+    size: int = 64
     threshold: float = 20.0
-    label_threshold: float = 12.0
+    label_threshold: float = 8.0
     sure_blank: float = 0.9999
+    sums: bool = True
 
 
 class PrefixBeam:
@@ -72,14 +80,16 @@ class PrefixBeam:
         self._scorers = tuple(scorers)
         self._beam = beam
         self._sure = np.log(beam.sure_blank)
+        self._join = np.logaddexp if beam.sums else np.maximum
         self._frames = 0
         self._settled = 0
-        # One entry per text. Sums over alignments that end in a blank, and that do not; what scorers added; last
-        # label; hash of the text, and of the text without its last label.
+        # One entry per text. Sums over alignments that end in a blank, and that do not; what scorers added, and hope
+        # for; last label; hash of the text, and of the text without its last label.
         self._nodes: list[Node] = [None]
         self._ends_blank = np.zeros(1)
         self._ends_label = np.full(1, -np.inf)
         self._added = np.zeros(1)
+        self._hoped = np.zeros(1)
         self._last = np.full(1, NO_LABEL)
         self._hash = np.ones(1, np.uint64)
         self._parent = np.zeros(1, np.uint64)
@@ -89,7 +99,7 @@ class PrefixBeam:
         """Take the next frames `[T, V]`, natural logarithms of probabilities."""
         for frame in log_probs.astype(np.float64):
             if frame[self._blank] >= self._sure:
-                self._ends_blank = np.logaddexp(self._ends_blank, self._ends_label) + frame[self._blank]
+                self._ends_blank = self._join(self._ends_blank, self._ends_label) + frame[self._blank]
                 self._ends_label = np.full(len(self._nodes), -np.inf)
             else:
                 self._step(frame)
@@ -100,7 +110,7 @@ class PrefixBeam:
 
     def scores(self) -> np.ndarray:
         """Log probability of each text, with what scorers added."""
-        return np.logaddexp(self._ends_blank, self._ends_label) + self._added
+        return self._join(self._ends_blank, self._ends_label) + self._added
 
     def final_scores(self) -> np.ndarray:
         """As `scores`, if the texts end here."""
@@ -109,7 +119,7 @@ class PrefixBeam:
 
     def best(self, final: bool = False) -> tuple[list[int], list[int]]:
         """Labels of the most probable text, and from which frame each was written; `final` if the text ends here."""
-        node = self._nodes[int((self.final_scores() if final else self.scores()).argmax())]
+        node = self._nodes[int((self.final_scores() if final else self.scores() + self._hoped).argmax())]
         labels, frames = [], []
         while node is not None:
             node, label, _, frame = node
@@ -133,7 +143,7 @@ class PrefixBeam:
 
     def _step(self, frame: np.ndarray) -> None:
         count = len(self._nodes)
-        total = np.logaddexp(self._ends_blank, self._ends_label)
+        total = self._join(self._ends_blank, self._ends_label)
         ends_blank = total + frame[self._blank]
         ends_label = self._ends_label + frame[self._last]  # of the empty text it is -inf, whatever is added
 
@@ -149,19 +159,20 @@ class PrefixBeam:
             columns = np.searchsorted(labels, self._last[children])
             known = written[self._last[children]]
             children, parents, columns = children[known], parents[known], columns[known]
-            ends_label[children] = np.logaddexp(ends_label[children], emitted[parents, columns])
+            ends_label[children] = self._join(ends_label[children], emitted[parents, columns])
             emitted[parents, columns] = -np.inf
 
         added = np.repeat(self._added[:, None], len(labels), axis=1)
+        hoped = np.zeros_like(added)
         for scorer, states in zip(self._scorers, self._states):
             added += scorer.scores[states[:, None], labels]
-        ranked = np.concatenate([np.logaddexp(ends_blank, ends_label) + self._added, (emitted + added).ravel()])
-        if len(ranked) > self._beam.size:
-            kept = np.argpartition(-ranked, self._beam.size - 1)[: self._beam.size]
-            kept.sort()
-        else:
-            kept = np.arange(len(ranked))
-        kept = kept[ranked[kept] >= max(ranked.max() - self._beam.threshold, np.finfo(float).min)]
+            if scorer.hopes is not None:
+                hoped += scorer.hopes[states[:, None], labels]
+        sure = np.concatenate([self._join(ends_blank, ends_label) + self._added, (emitted + added).ravel()])
+        hopes = np.concatenate([self._hoped, hoped.ravel()])
+        kept = self._kept(sure + hopes, self._beam.size)
+        if hopes.any():  # or a word that is never completed could drive out what was said in its place
+            kept = np.union1d(kept, self._kept(sure, max(1, self._beam.size // 4)))
 
         stay = kept[kept < count]
         origins, columns = np.divmod(kept[kept >= count] - count, max(len(labels), 1))
@@ -172,6 +183,7 @@ class PrefixBeam:
         self._ends_blank = np.concatenate([ends_blank[stay], np.full(len(new), -np.inf)])
         self._ends_label = np.concatenate([ends_label[stay], emitted[origins, columns]])
         self._added = np.concatenate([self._added[stay], added[origins, columns]])
+        self._hoped = np.concatenate([self._hoped[stay], hoped[origins, columns]])
         self._last = np.concatenate([self._last[stay], new])
         self._parent = np.concatenate([self._parent[stay], self._hash[origins]])
         hashes = self._hash[origins] * MULTIPLIER + new.astype(np.uint64) + np.uint64(1)
@@ -179,6 +191,13 @@ class PrefixBeam:
         for number, (scorer, states) in enumerate(zip(self._scorers, self._states)):
             moved = [scorer.advance(s, label) for s, label in zip(states[origins].tolist(), new.tolist())]
             self._states[number] = np.concatenate([states[stay], np.array(moved, int)])
+
+    def _kept(self, ranked: np.ndarray, size: int) -> np.ndarray:
+        """The best, in their order."""
+        kept = np.arange(len(ranked))
+        if len(ranked) > size:
+            kept = np.sort(np.argpartition(-ranked, size - 1)[:size])
+        return kept[ranked[kept] >= max(ranked.max() - self._beam.threshold, np.finfo(float).min)]
 
 
 def _extended(node: Node, label: int, frame: int) -> Node:

@@ -104,6 +104,8 @@ class LanguageModel:
 class Reader:
     """A language model that reads one text, a `Scorer`: states are made as texts come to them."""
 
+    hopes = None  # what a letter adds is what its word may be expected to
+
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self._clear()

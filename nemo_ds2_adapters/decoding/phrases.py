@@ -1,8 +1,8 @@
 """A person's words, which decoding favours: an automaton that adds to a text as it spells one of them.
 
 Each phrase stands between two spaces, so it is found as whole words only. All of them are one automaton (Aho &
-Corasick 1975), in which a text is always in the state of the longest piece of a phrase that it ends with. What is
-added for a phrase that has begun is taken back in full if it is not completed.
+Corasick 1975), in which a text is always in the state of the longest piece of a phrase that it ends with. A phrase
+that is not completed adds nothing.
 """
 
 import unicodedata
@@ -21,23 +21,23 @@ class Phrases:
         phrases: labels of each, without spaces around it.
         space: label of the space.
         labels: how many there are, without the blank.
-        bonus: added for each label of a phrase; natural logarithm.
+        bonus: added for each label of a phrase but spaces, which say little of it; natural logarithm.
     """
 
     def __init__(self, phrases: Sequence[Sequence[int]], space: int, labels: int, bonus: float) -> None:
         children: list[dict[int, int]] = [{}]
-        pending = [0.0]  # of each state: what was added for a phrase that is not complete yet
-        earned = [0.0]  # by who enters it
+        pending = [0.0]  # of each state: for the letters so far of a phrase that is not complete
+        earned = [0.0]  # by a text that enters it
         for phrase in sorted(set(map(tuple, phrases)), key=len):  # shorter ones first: longer ones go through them
             state = 0
             for label in (space, *phrase, space):
                 if label not in children[state]:
                     children[state][label] = len(children)
                     children.append({})
-                    pending.append(pending[state] + (bonus if state else 0.0))
+                    pending.append(pending[state] + (bonus if label != space else 0.0))
                     earned.append(0.0)
                 state = children[state][label]
-            earned[state], pending[state] = pending[state] - bonus, 0.0  # the space behind it is worth nothing
+            earned[state], pending[state] = pending[state], 0.0
         self._space = space
         self._next = np.zeros((len(children), labels), np.int64)
         fails = [0] * len(children)
@@ -50,8 +50,8 @@ class Phrases:
                 order.append(child)
             earned[state] = earned[state] or earned[fails[state]]
             pending[state] = max(pending[state], pending[fails[state]])
-        self._pending = np.array(pending)
-        self.scores = self._pending[self._next] - self._pending[:, None] + np.array(earned)[self._next]
+        self.scores = np.array(earned)[self._next]
+        self.hopes = np.array(pending)[self._next]
         self.start = int(self._next[0, space])
 
     def advance(self, state: int, label: int) -> int:
@@ -59,7 +59,7 @@ class Phrases:
 
     def final(self, state: int) -> float:
         """The end of a text is the end of a word."""
-        return float(self.scores[state, self._space] - self._pending[self._next[state, self._space]])
+        return float(self.scores[state, self._space])
 
     def keep(self, states: Sequence[int]) -> list[int]:
         return list(states)

@@ -42,10 +42,10 @@ class SearchSettings:
 
     lm: str | os.PathLike[str] | None = None
     lm_weight: float = 0.5
-    word_bonus: float = 1.0
+    word_bonus: float = 0.5
     letter_penalty: float = -1.0
-    phrase_bonus: float = 2.0
-    beam_size: int = 32
+    phrase_bonus: float = 3.0
+    beam_size: int = 64
 
     def __post_init__(self) -> None:
         for name in ("lm_weight", "word_bonus", "letter_penalty", "phrase_bonus"):
@@ -89,7 +89,8 @@ class Search:
         scorers: list[Scorer] = [self._phrases(checked_words(words))] if words else []
         if self._model is not None:
             scorers.append(Reader(self._model))
-        return PrefixBeam(len(self._labels), scorers, Beam(size=self.settings.beam_size))
+        # Without a language model, the text is the greedy one but for the words.
+        return PrefixBeam(len(self._labels), scorers, Beam(self.settings.beam_size, sums=self._model is not None))
 
     def found(self, log_probs: np.ndarray, words: Sequence[str] = ()) -> np.ndarray:
         """Log probabilities `[T, V]` of which any decoding reads the text that was found; as they are where there is

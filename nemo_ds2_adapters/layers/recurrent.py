@@ -98,8 +98,12 @@ class RecurrentLayer(nn.Module):
         Returns:
             `[B, T, output_size]`, zero beyond the real frames, and the new state.
         """
-        outputs = x.new_zeros(*x.shape[:2], self.output_size)
         cpu_lengths = lengths.cpu()
+        if x.shape[1] and bool((cpu_lengths == x.shape[1]).all()):
+            before = tuple(part.unsqueeze(0) for part in state)
+            outputs, after = self.rnn(self._normed(x, mask), before if len(before) > 1 else before[0])
+            return outputs, tuple(part[0] for part in (after if isinstance(after, tuple) else (after,)))
+        outputs = x.new_zeros(*x.shape[:2], self.output_size)
         rows = cpu_lengths.nonzero().flatten()  # packing takes no row without frames
         if not len(rows):
             return outputs, state

@@ -88,6 +88,7 @@ class Routing:
         self.modules = tuple(modules)
         self.batch_size = batch_size
         self.parts = parts
+        self.checked: set[AdapterModuleMixin] = set()  # modules of which it is known that they have none enabled
 
     def first_point(self, n_layers: int) -> int:
         """The encoder's first point with an adapter; up to there all rows run as the base. The last point if none."""
@@ -154,10 +155,13 @@ def active_routing(module: AdapterModuleMixin, batch_size: int) -> Routing | Non
         )
     if module.training:
         raise InputError(f"{type(module).__name__} is in training mode: call model.eval() before a mixed batch")
+    if module in routing.checked:
+        return routing
     enabled = module.get_enabled_adapters()
     if enabled:
         raise InputError(
             f"adapters are routed row by row, but {', '.join(enabled)} are enabled for all rows: disable them first, "
             "for example with enabled_adapters(model, None)"
         )
+    routing.checked.add(module)
     return routing

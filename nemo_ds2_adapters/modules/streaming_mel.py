@@ -19,7 +19,7 @@ class StreamingMelPreprocessor(AudioToMelSpectrogramPreprocessor):
     Args:
         feature_mean: of each mel band, log energies.
         feature_std: standard deviation of each.
-        normalize: there is no other normalisation.
+        normalize: there is no other normalisation: None, or NeMo's word for it, `None` as text.
         options: of `AudioToMelSpectrogramPreprocessor`.
 
     Raises:
@@ -27,7 +27,7 @@ class StreamingMelPreprocessor(AudioToMelSpectrogramPreprocessor):
     """
 
     def __init__(
-        self, feature_mean: Sequence[float], feature_std: Sequence[float], normalize: None = None, **options: Any
+        self, feature_mean: Sequence[float], feature_std: Sequence[float], normalize: str | None = None, **options: Any
     ) -> None:
         bands = options.get("features", 64)
         if not len(feature_mean) == len(feature_std) == bands or min(feature_std) <= 0:
@@ -35,7 +35,7 @@ class StreamingMelPreprocessor(AudioToMelSpectrogramPreprocessor):
                 f"{len(feature_mean)} values of feature_mean, {len(feature_std)} of feature_std for features={bands}: "
                 "expected a mean and a positive deviation of each"
             )
-        if normalize is not None or options.get("frame_splicing", 1) != 1 or options.get("exact_pad"):
+        if normalize not in (None, "None") or options.get("frame_splicing", 1) != 1 or options.get("exact_pad"):
             raise ValueError(
                 f"normalize={normalize}, frame_splicing={options.get('frame_splicing', 1)}, exact_pad="
                 f"{options.get('exact_pad', False)}: expected null, 1 and false, for frames that stand alone"

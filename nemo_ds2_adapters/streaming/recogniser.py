@@ -19,7 +19,7 @@ from nemo_ds2_adapters.decoding.search import DEFAULT, BeamDecoder, Search, Sear
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, StreamError
 from nemo_ds2_adapters.modules import DeepSpeech2Encoder, StreamingMelPreprocessor
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.stream_features import PendingSamples, step_features
+from nemo_ds2_adapters.streaming.features import PendingSamples, step_features
 from nemo_ds2_adapters.streaming.lease import Lease
 from nemo_ds2_adapters.streaming.stream import Stream, Turn
 from nemo_ds2_adapters.streaming.transcript import Transcript

@@ -15,7 +15,7 @@ from torch import Tensor
 from nemo_ds2_adapters.data.recordings import samples_of
 from nemo_ds2_adapters.decoding.incremental import Partial
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, StreamError
-from nemo_ds2_adapters.recognition.stream_features import NO_SAMPLES, PendingSamples
+from nemo_ds2_adapters.streaming.features import NO_SAMPLES, PendingSamples
 from nemo_ds2_adapters.streaming.lease import Lease
 from nemo_ds2_adapters.streaming.transcript import Transcript
 

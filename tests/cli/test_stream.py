@@ -1,8 +1,11 @@
 """`ds2-adapters stream`, as a person calls it."""
 
 import json
+import os
 import re
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -96,3 +99,41 @@ def test_wrong_input(run, model, make_model, recording: Path) -> None:
         code, said, error = run(*arguments)
         assert code == 1 and said == "" and error.count("\n") == 1
         assert re.match(f"error: .*{message}", error)
+
+
+class Microphone:
+    """Stands in for sounddevice, which needs one: somebody speaks the recording, then presses Ctrl+C."""
+
+    PortAudioError = RuntimeError
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.samples = samples
+
+    def InputStream(self, rate: int, size: int, channels: int, dtype: str, callback) -> "Microphone":
+        assert (rate, channels, dtype) == (SAMPLE_RATE, 1, "float32")
+        self.chunks = np.split(self.samples[:, None], range(size, len(self.samples), size))
+        self.callback = callback
+        return self
+
+    def __enter__(self) -> None:
+        for chunk in self.chunks:
+            self.callback(chunk, len(chunk), None, None)
+        threading.Thread(target=self.interrupt_when_idle).start()
+
+    def interrupt_when_idle(self) -> None:
+        before = -1.0
+        while time.process_time() - before > 0.02:  # until all is recognised, on a busy machine too
+            before = time.process_time()
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_microphone(run, model, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.save_to("model.nemo")
+    samples, _ = soundfile.read(recording, dtype="float32")
+    monkeypatch.setitem(sys.modules, "sounddevice", Microphone(samples))
+    expected = transcribe(model, samples, [None], progress=False)[0]
+    assert run("model.nemo", "--microphone", "--pause", "inf") == (0, f"{expected}\n", "listening, Ctrl+C ends\n")

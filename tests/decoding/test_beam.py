@@ -5,6 +5,7 @@ from itertools import groupby, product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,13 @@ def test_any_chunks(seed: int, cuts: list[int], width: int) -> None:
         settled = stable
     assert chunked.best(final=True) == expected.best(final=True)
     assert tuple(chunked.best(final=True)[0][: len(settled)]) == settled
+
+
+@given(seed=st.integers(0, 10_000), frames=st.integers(1, 40))
+def test_of_the_most_probable_alignments_the_best_is_the_greedy_one(seed: int, frames: int) -> None:
+    log_probs = random_log_probs(frames, seed)
+    found = search(log_probs, beam=Beam(sums=False, sure_blank=1.1)).best(final=True)[0]
+    assert tuple(found) == text_of(log_probs.argmax(axis=1).tolist())
 
 
 @given(path=st.lists(st.integers(0, BLANK), min_size=1, max_size=30), width=st.sampled_from([1, 32]))
@@ -158,6 +166,25 @@ def test_a_word_is_found_where_it_was_nearly_heard(text: str, also: dict[int, st
     words = Phrases([(1, 2)], SPACE, BLANK, 2.0)
     labels, _ = search(spoken(text, also), words, beam=Beam()).best(final=True)
     assert "".join(" ab"[label] for label in labels) == expected
+
+
+@given(seed=st.integers(0, 10_000), bonus=st.sampled_from([1.0, 4.0, 20.0]))
+def test_hopes_that_come_to_nothing_change_little(seed: int, bonus: float) -> None:
+    """Phrases whose last letter is never heard: what they promise drives nothing out that is much more probable."""
+    log_probs = random_log_probs(30, seed)
+    log_probs[:, 2] = -30.0
+    words = Phrases([(1, 1, 2), (1, SPACE, 1, 2)], SPACE, BLANK, bonus)
+    found = search(log_probs, words, beam=Beam()).best(final=True)[0]
+    plain = search(log_probs, beam=Beam()).best(final=True)[0]
+    assert sum_of(log_probs, found) > sum_of(log_probs, plain) - 1.0
+
+
+def sum_of(log_probs: np.ndarray, labels: list[int]) -> float:
+    """Log probability of a text: all its alignments."""
+    targets = torch.tensor([labels]) + 1  # PyTorch's blank is 0
+    inputs = torch.from_numpy(np.roll(log_probs, 1, axis=1))[:, None]
+    sizes = torch.tensor([len(log_probs)]), torch.tensor([len(labels)])
+    return -torch.nn.functional.ctc_loss(inputs, targets, *sizes, reduction="sum").item()
 
 
 def test_no_bonus_writes_a_word_without_a_sound_of_it() -> None:

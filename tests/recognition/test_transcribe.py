@@ -98,7 +98,7 @@ def test_people_without_an_adapter_get_the_default(talkative, paths: list[str], 
     assert transcribe(talkative, paths, users, AdapterBank(talkative, store, default), progress=False) == expected
     with pytest.raises(InputError, match="beside a bank"):
         transcribe(talkative, paths, users, AdapterBank(talkative, store), default=default, progress=False)
-    with pytest.raises(InputError, match="give the store as well"):
+    with pytest.raises(InputError, match="not who speaks"):
         transcribe(talkative, paths, default=default, progress=False)
 
 
@@ -284,7 +284,7 @@ def test_wrong_input(talkative, paths: list[str], manifest: Path, audio, setting
 
 def test_wrong_stores(talkative, paths: list[str], tmp_path: Path) -> None:
     store = AdapterStore(tmp_path / "store")
-    with pytest.raises(InputError, match="not whose adapters to use"):
+    with pytest.raises(InputError, match="not who speaks"):
         transcribe(talkative, paths, store=store, progress=False)
     with pytest.raises(UnknownUserError, match="'ann'"):
         transcribe(talkative, paths[:1], ["ann"], store, progress=False)

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 import torch
 
-from nemo_ds2_adapters.recognition.stream_features import PendingSamples, step_features
+from nemo_ds2_adapters.streaming.features import PendingSamples, step_features
 
 SCRIPT = "asr_ctc/train_deepspeech2.py"
 TINY = ("model.encoder.n_layers=1", "model.encoder.d_model=8", "model.encoder.conv_channels=[2]")

@@ -12,6 +12,9 @@ export class ServiceError extends Error {
   }
 }
 
+const RETRIES = 30; // of a lost connection
+const RETRY_MS = 1000;
+
 export class Api {
   token = "";
 
@@ -46,16 +49,21 @@ export class Api {
     return this.json("POST", `${path(user)}/adapter`);
   }
 
-  /** The states of a training, until it is over. */
+  /** The states of a training, until it is over. It goes on when the connection is lost, or the service started anew. */
   async *job(id) {
-    for (;;) {
-      const response = await this.call("GET", `/v1/jobs/${id}/events`);
-      for await (const { event, data } of events(response.body)) {
-        const job = JSON.parse(data);
-        yield job;
-        if (event === "end") return;
+    for (let failures = 0; ; ) {
+      try {
+        const response = await this.call("GET", `/v1/jobs/${id}/events`);
+        for await (const { event, data } of events(response.body)) {
+          failures = 0;
+          yield JSON.parse(data);
+          if (event === "end") return;
+        }
+      } catch (error) {
+        const isPassing = error.code === "unreachable" || error instanceof TypeError; // what a lost connection gives
+        if (!isPassing || ++failures > RETRIES) throw error;
       }
-      await new Promise((resolve) => setTimeout(resolve, 1000)); // the service was started anew
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
 
@@ -100,7 +108,10 @@ export class Api {
     } catch {
       throw new ServiceError({ code: "unreachable", detail: "The service does not answer. Is it running?" });
     }
-    if (!response.ok) throw new ServiceError(await response.json());
+    if (!response.ok) {
+      const other = { code: "request", detail: `The service answers ${response.status} ${response.statusText}.` };
+      throw new ServiceError(await response.json().catch(() => other)); // a proxy's page is no JSON
+    }
     return response;
   }
 }

@@ -30,6 +30,7 @@ const app = {
       find(name).hidden = name !== step;
     }
     this.showSteps(step);
+    document.title = `${find(step).dataset.step} – Be understood`;
     find(`${step}-title`).focus();
     window.scrollTo(0, 0);
     try {

@@ -14,8 +14,9 @@ export function start(shared) {
 }
 
 export async function enter() {
-  show((await app.api.user(app.user))?.words ?? []);
   find("words-saved").textContent = "";
+  enable(false); // until it is known what is there
+  show((await app.api.user(app.user))?.words ?? []);
 }
 
 async function save() {
@@ -28,4 +29,9 @@ async function save() {
 
 function show(words) {
   find("word-list").value = words.join("\n");
+  enable(true);
+}
+
+function enable(yes) {
+  find("word-list").disabled = find("words-save").disabled = !yes;
 }

@@ -67,6 +67,7 @@ function show(again = null) {
 }
 
 function heard(file) {
+  if (sound) URL.revokeObjectURL(find("heard-audio").src);
   sound = file;
   find("heard-audio").src = URL.createObjectURL(file);
   find("heard").hidden = false;

@@ -9,7 +9,8 @@ export class Recorder {
   #parts;
   #pieces = [];
   #microphone = null;
-  #opening = null;
+  #isOpening = false;
+  #visit = 0; // how often it was cancelled
 
   /**
    * @param place element that it is put into.
@@ -56,24 +57,28 @@ export class Recorder {
 
   /** Ends without a recording. */
   cancel() {
+    this.#visit++;
     this.#close();
   }
 
   async #toggle() {
     if (this.isRecording) return this.#stop();
-    if (this.#opening) return;
+    if (this.#isOpening) return;
     clear();
     this.#pieces = [];
+    this.#isOpening = true;
+    const visit = this.#visit;
     try {
-      this.#opening = Microphone.open((samples) => this.#arrived(samples));
-      this.#microphone = await this.#opening;
+      const microphone = await Microphone.open((samples) => this.#arrived(samples));
+      if (visit !== this.#visit) return microphone.close(); // cancelled while the browser asked
+      this.#microphone = microphone;
       this.#show(true);
       await this.onStart(this.#microphone.rate);
     } catch (error) {
       this.#close();
       complain(error);
     } finally {
-      this.#opening = null;
+      this.#isOpening = false;
     }
   }
 

@@ -33,7 +33,7 @@ async function begin(app) {
 }
 
 /** What the service keeps, and how long. */
-export function policy({ keep_recordings: days, has_prior: hasPrior }) {
+function policy({ keep_recordings: days }) {
   const recordings = {
     [null]: "until you erase them",
     0: "until your adapter was made of them, a day at most",
@@ -42,7 +42,7 @@ export function policy({ keep_recordings: days, has_prior: hasPrior }) {
     "Your adapter, and words of your own: until you erase them.",
     `The sentences that you read for it: ${recordings}.`,
     "What you say to be recognised: not at all.",
-    ...(hasPrior ? ["Nothing of you goes into other people's adapters."] : []),
+    "Nothing of you goes into other people’s adapters.",
     "In this browser: nothing.",
   ];
 }

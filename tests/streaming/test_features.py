@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ds2_adapters.modules import StreamingMelPreprocessor
-from nemo_ds2_adapters.recognition.stream_features import PendingSamples, step_features
+from nemo_ds2_adapters.streaming.features import PendingSamples, step_features
 from tests.conftest import MEL_BANDS, SAMPLE_RATE
 
 
@@ -50,3 +50,11 @@ def test_any_chunks(sizes: list[int], chunks: list[int], seed: int) -> None:
 def test_what_a_stream_cannot_have_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make(**options)
+
+
+def test_nemo_says_none_in_words() -> None:
+    signal, length = torch.randn(1, 3200), torch.tensor([3200])
+    torch.manual_seed(0)
+    expected = make()(input_signal=signal, length=length)
+    torch.manual_seed(0)
+    assert torch.equal(make(normalize="None")(input_signal=signal, length=length)[0], expected[0])
