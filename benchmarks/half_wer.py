@@ -22,7 +22,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from nemo_ds2_adapters import Adaptation, adapt
-from nemo_ds2_adapters.cli.script import quiet
+from nemo_ds2_adapters.cli.scripts.script import quiet
 
 
 def halved(result: Adaptation) -> dict[str, float] | None:

@@ -25,9 +25,9 @@ from rich.console import Console
 from scipy import stats
 
 from nemo_ds2_adapters.adaptation.group import adapt_group, training_engine
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import new_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.data.dataset import UtteranceDataset

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from nemo_ds2_adapters.cli.evaluate import main as evaluate_asr_adapter
-from nemo_ds2_adapters.cli.train import main as train_asr_adapter
+from nemo_ds2_adapters.cli.scripts.evaluate import main as evaluate_asr_adapter
+from nemo_ds2_adapters.cli.scripts.train import main as train_asr_adapter
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "asr_adapters" / "asr_adaptation.yaml"

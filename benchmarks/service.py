@@ -31,7 +31,7 @@ from rich.table import Table
 from demo.people import write_others
 from demo.run import BASE_MODEL, PRIOR
 from nemo_ds2_adapters import AdapterStore, transcribe
-from nemo_ds2_adapters.adaptation.prior import read_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import read_prior
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 
 CLIENTS = 16  # each a user of its own

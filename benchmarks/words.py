@@ -32,7 +32,7 @@ from demo.people import (
     write_others,
     write_population,
 )
-from nemo_ds2_adapters.cli.script import quiet
+from nemo_ds2_adapters.cli.scripts.script import quiet
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.decoding.kneser_ney import write_language_model
 from nemo_ds2_adapters.decoding.search import SearchSettings

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adaptation.report import Adaptation
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, read_prior
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.manifest import read_manifest

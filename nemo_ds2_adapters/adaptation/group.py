@@ -11,13 +11,13 @@ from nemo.collections.asr.models import ASRModel
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
-from nemo_ds2_adapters.adaptation.choice import NOT_FINITE, WHAT, Outcome, choose, is_unlike
 from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_epoch
 from nemo_ds2_adapters.adaptation.engine import Engine, OnEpoch
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.prepare import left_as_it_was
-from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, person_settings
+from nemo_ds2_adapters.adaptation.voice_prior.choice import NOT_FINITE, WHAT, Outcome, choose, is_unlike
+from nemo_ds2_adapters.adaptation.voice_prior.prior import Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, is_finite, towards, zero
 from nemo_ds2_adapters.adapters.attach import attach, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter

@@ -11,13 +11,13 @@ from nemo.collections.asr.models import ASRModel
 from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
-from nemo_ds2_adapters.adaptation.choice import Outcome, is_of_use
 from nemo_ds2_adapters.adaptation.engine import OnEpoch
-from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, learn_by_parts, why_no_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits, describe, weights_hash
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
+from nemo_ds2_adapters.adaptation.voice_prior.choice import Outcome, is_of_use
+from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings, learn_by_parts, why_no_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, check_fits, describe, weights_hash
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers

@@ -26,10 +26,10 @@ from nemo_ds2_adapters.adaptation.prepare import (
     set_optimizer,
     set_up_data,
 )
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, weights_hash
 from nemo_ds2_adapters.adaptation.report import Adaptation, Reached
 from nemo_ds2_adapters.adaptation.settings import ADAPTER
 from nemo_ds2_adapters.adaptation.start import start_from_prior, starting_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, weights_hash
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
 from nemo_ds2_adapters.adapters.attached import attached_adapter

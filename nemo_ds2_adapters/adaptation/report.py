@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from nemo_ds2_adapters.adaptation.choice import WHAT, Kind
+from nemo_ds2_adapters.adaptation.voice_prior.choice import WHAT, Kind
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.evaluation import report
 from nemo_ds2_adapters.evaluation.report import as_row, percent, write_csv, write_json, write_picture

@@ -8,8 +8,8 @@ from typing import Any
 from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings, StartSettings
-from nemo_ds2_adapters.adaptation.prior import VoicePrior, check_fits
 from nemo_ds2_adapters.adaptation.settings import ADAPTER
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, check_fits
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter

@@ -15,7 +15,7 @@ from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.exporting import export_onnx
 from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
-from nemo_ds2_adapters.cli.programs import add_programs
+from nemo_ds2_adapters.cli.scripts.programs import add_programs
 from nemo_ds2_adapters.cli.serve import serve
 from nemo_ds2_adapters.cli.sources import Findings, Source, open_source
 from nemo_ds2_adapters.cli.stream import stream

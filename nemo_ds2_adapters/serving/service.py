@@ -15,7 +15,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 from starlette.concurrency import run_in_threadpool
 
-from nemo_ds2_adapters.adaptation.prior import check_fits, read_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import check_fits, read_prior
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.users import check_user_id
 from nemo_ds2_adapters.decoding.decoder import Decoder

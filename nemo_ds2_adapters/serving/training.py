@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
-from nemo_ds2_adapters.adaptation.prior import read_prior
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.prior import read_prior
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.speakers import Speaker

@@ -18,8 +18,8 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.one_speaker import Reached, save
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, read_prior, save_prior
 from nemo_ds2_adapters.adaptation.report import REPORTS, SpeakerResult, write_reports
+from nemo_ds2_adapters.adaptation.voice_prior.prior import Experience, Step, VoicePrior, read_prior, save_prior
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter

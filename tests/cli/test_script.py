@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.cli.output import quiet
-from nemo_ds2_adapters.cli.script import check_config, one_line_errors, open_overrides
+from nemo_ds2_adapters.cli.scripts.script import check_config, one_line_errors, open_overrides
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
 from nemo_ds2_adapters.errors import InputError
 

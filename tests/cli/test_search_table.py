@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_ds2_adapters.cli.search import SearchTable
+from nemo_ds2_adapters.cli.scripts.search import SearchTable
 from nemo_ds2_adapters.evaluation.search import Trial, read_trials
 
 TRIAL = Trial(0, ["layers=first", "batch_size=2"], 0.4, 0.1, 0.05, 0.06, 5, 12.5, max_base_loss=0.03)

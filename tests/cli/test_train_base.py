@@ -2,8 +2,8 @@
 
 import pytest
 
-from nemo_ds2_adapters.cli.script import check_config
-from nemo_ds2_adapters.cli.train_base import CONFIGS
+from nemo_ds2_adapters.cli.scripts.script import check_config
+from nemo_ds2_adapters.cli.scripts.train_base import CONFIGS
 from nemo_ds2_adapters.configs import CONFIGS as SHIPPED
 from nemo_ds2_adapters.configs import shipped_config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior, save_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import Experience, Step, VoicePrior, save_prior
 from nemo_ds2_adapters.cli import main
 from nemo_ds2_adapters.formats.file import write_adapters
 from nemo_ds2_adapters.formats.reading import read_adapters

@@ -9,7 +9,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.enabling import enabled_names
-from nemo_ds2_adapters.cli.script import check_config
+from nemo_ds2_adapters.cli.scripts.script import check_config
 from nemo_ds2_adapters.compat import build_deepspeech2
 from nemo_ds2_adapters.configs import shipped_config
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
-from nemo_ds2_adapters.cli.script import check_config, open_overrides
+from nemo_ds2_adapters.cli.scripts.script import check_config, open_overrides
 from nemo_ds2_adapters.configs import CONFIGS, shipped_config
 from nemo_ds2_adapters.data.manifest import read_lines
 from nemo_ds2_adapters.errors import NemoDs2Error

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from nemo_ds2_adapters import AdapterStore, transcribe
-from nemo_ds2_adapters.adaptation.prior import read_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import read_prior
 from nemo_ds2_adapters.adapters.adapter import zero
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from tests.serving.conftest import CHECKOUT, Person, Served

@@ -10,7 +10,7 @@ Each adapter goes to the store as soon as it is finished. Run again, it goes on 
 further those whose recordings changed. Every key stands in conf/asr_adapters/speaker_adaptation.yaml.
 """
 
-from nemo_ds2_adapters.cli.adapt_speakers import main
+from nemo_ds2_adapters.cli.scripts.adapt_speakers import main
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ compares base and personal adapters, per person and in total; without adapter_st
 .nemo, by name. Every key stands in conf/asr_adapters/asr_evaluation.yaml.
 """
 
-from nemo_ds2_adapters.cli.evaluate import main
+from nemo_ds2_adapters.cli.scripts.evaluate import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ train_asr_adapter.py and adapt_speakers.py take it as model.adapter.prior=prior.
 conf/asr_adapters/voice_prior.yaml.
 """
 
-from nemo_ds2_adapters.cli.fit_prior import main
+from nemo_ds2_adapters.cli.scripts.fit_prior import main
 
 if __name__ == "__main__":
     main()

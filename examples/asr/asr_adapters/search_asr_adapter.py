@@ -10,7 +10,7 @@ What is searched over stands in conf/asr_adapters/asr_adaptation_hp.yaml, for th
 asr_adaptation_grid.yaml, for Hydra's own (--config-name=asr_adaptation_grid).
 """
 
-from nemo_ds2_adapters.cli.search import main
+from nemo_ds2_adapters.cli.scripts.search import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ model.adapter.user_id='"john.doe@example.com"' in place of adapter_name names a 
 Every key stands in conf/asr_adapters/asr_adaptation.yaml.
 """
 
-from nemo_ds2_adapters.cli.train import main
+from nemo_ds2_adapters.cli.scripts.train import main
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ name. Lines that cannot be transcribed are reported, the rest is written, and th
 conf/asr_adapters/transcribe_speech.yaml.
 """
 
-from nemo_ds2_adapters.cli.transcribe import main
+from nemo_ds2_adapters.cli.scripts.transcribe import main
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ Every key stands in conf/deepspeech2/deepspeech2_small.yaml; --config-name=deeps
 deepspeech2_syllables, deepspeech2_graphemes and deepspeech2_bpe are the same with other output units.
 """
 
-from nemo_ds2_adapters.cli.train_base import main
+from nemo_ds2_adapters.cli.scripts.train_base import main
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincc, betaln, expit, logsumexp
 
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import Experience, Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.evaluation.errors import Score
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_ds2_adapters.cli.decoding import search_settings, words_for_all
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import hydra_command, make_folder_of
+from nemo_ds2_adapters.cli.scripts.decoding import search_settings, words_for_all
+from nemo_ds2_adapters.cli.scripts.script import hydra_command, make_folder_of
 from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.decoding.decoder import manifest_fields
 from nemo_ds2_adapters.errors import InputError

@@ -13,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
-from nemo_ds2_adapters.adaptation.choice import MOST_HARM, choose, is_of_use, is_unlike, predict
-from nemo_ds2_adapters.adaptation.fit_prior import PriorSettings, fit_prior, learn_by_parts, learn_prior
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
-from nemo_ds2_adapters.adaptation.prior import (
+from nemo_ds2_adapters.adaptation.report import by_seconds
+from nemo_ds2_adapters.adaptation.settings import Settings
+from nemo_ds2_adapters.adaptation.start import new_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.choice import MOST_HARM, choose, is_of_use, is_unlike, predict
+from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings, fit_prior, learn_by_parts, learn_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import (
     Experience,
     Step,
     VoicePrior,
@@ -26,9 +29,6 @@ from nemo_ds2_adapters.adaptation.prior import (
     save_prior,
     weights_hash,
 )
-from nemo_ds2_adapters.adaptation.report import by_seconds
-from nemo_ds2_adapters.adaptation.settings import Settings
-from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adapters.adapter import with_metadata, zero
 from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
 from nemo_ds2_adapters.data.speakers import Speaker, read_speakers
@@ -165,7 +165,7 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
     assert "6 speakers with 3 utterances or more, of whom each prior would know 3" in said[0]
     assert not any(one.is_expected for one in few)
 
-    monkeypatch.setattr("nemo_ds2_adapters.adaptation.fit_prior.LEAST_OTHERS", 3)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.voice_prior.fit_prior.LEAST_OTHERS", 3)
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.many_speakers.is_of_use", lambda prior: True)
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.group.is_unlike", lambda *_: False)
     made = run(people)

@@ -4,10 +4,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
 from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
-from nemo_ds2_adapters.adaptation.prior import chosen_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import chosen_prior
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import files_read, hydra_command
+from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.formats.nemo_archive import check_source, restore_model
 

@@ -6,14 +6,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.activations.cache import CacheSettings
-from nemo_ds2_adapters.adaptation.federated import refresh_prior
-from nemo_ds2_adapters.adaptation.fit_prior import NAME, PriorSettings, learn_prior
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.lightning_fit import place
-from nemo_ds2_adapters.adaptation.prior import describe, save_prior
 from nemo_ds2_adapters.adaptation.start import starting_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.federated import refresh_prior
+from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import NAME, PriorSettings, learn_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import describe, save_prior
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder_of
+from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command, make_folder_of
 from nemo_ds2_adapters.data.speakers import check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input

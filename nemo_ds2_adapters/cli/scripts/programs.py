@@ -155,6 +155,6 @@ def add_programs(app: typer.Typer) -> None:
 
 def _starter(module: str) -> Callable[[typer.Context], None]:
     def start(context: typer.Context) -> None:
-        importlib.import_module(f"nemo_ds2_adapters.cli.{module}").main(context.args)
+        importlib.import_module(f"nemo_ds2_adapters.cli.scripts.{module}").main(context.args)
 
     return start

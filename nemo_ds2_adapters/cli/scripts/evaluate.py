@@ -15,9 +15,9 @@ from tqdm import tqdm
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
-from nemo_ds2_adapters.cli.decoding import search_settings, words_for_all
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import files_read, hydra_command, make_folder_of
+from nemo_ds2_adapters.cli.scripts.decoding import search_settings, words_for_all
+from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command, make_folder_of
 from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.findings import check_recordings
 from nemo_ds2_adapters.data.manifest import Utterance, read_manifest

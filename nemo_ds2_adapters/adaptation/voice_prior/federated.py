@@ -11,11 +11,11 @@ from dataclasses import replace
 from nemo.collections.asr.models import ASRModel
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
-from nemo_ds2_adapters.adaptation.fit_prior import NAME, usable
 from nemo_ds2_adapters.adaptation.group import training_engine
-from nemo_ds2_adapters.adaptation.left_out import Tried, measured, try_people
-from nemo_ds2_adapters.adaptation.prior import Step, VoicePrior
 from nemo_ds2_adapters.adaptation.settings import PriorSettings, Settings
+from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import NAME, usable
+from nemo_ds2_adapters.adaptation.voice_prior.left_out import Tried, measured, try_people
+from nemo_ds2_adapters.adaptation.voice_prior.prior import Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, combination, mean, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.data.speakers import Speaker

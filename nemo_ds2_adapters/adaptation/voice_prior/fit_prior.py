@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 from nemo_ds2_adapters.activations.cache import PrefixCache
 from nemo_ds2_adapters.adaptation.group import training_engine
-from nemo_ds2_adapters.adaptation.left_out import Tried, measured, try_people
-from nemo_ds2_adapters.adaptation.prior import VoicePrior
 from nemo_ds2_adapters.adaptation.settings import PriorSettings
 from nemo_ds2_adapters.adaptation.start import new_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.left_out import Tried, measured, try_people
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, with_metadata
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers, read_speakers
 from nemo_ds2_adapters.errors import InputError

@@ -16,7 +16,7 @@ from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker
 from nemo_ds2_adapters.adapters.chosen import chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.cli.output import say
-from nemo_ds2_adapters.cli.script import files_read, hydra_command
+from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_ds2_adapters.adaptation.federated import in_rounds, refresh_prior, train_each
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
-from nemo_ds2_adapters.adaptation.prior import describe, read_prior, weights_hash
 from nemo_ds2_adapters.adaptation.settings import PriorSettings, Settings
 from nemo_ds2_adapters.adaptation.start import new_adapter
+from nemo_ds2_adapters.adaptation.voice_prior.federated import in_rounds, refresh_prior, train_each
+from nemo_ds2_adapters.adaptation.voice_prior.prior import describe, read_prior, weights_hash
 from nemo_ds2_adapters.adapters.adapter import Adapter, mean, with_metadata
 from nemo_ds2_adapters.data.speakers import Speaker
 from nemo_ds2_adapters.errors import InputError, UnknownUserError

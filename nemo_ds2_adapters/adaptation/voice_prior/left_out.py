@@ -8,8 +8,8 @@ import torch
 
 from nemo_ds2_adapters.adaptation.engine import Engine
 from nemo_ds2_adapters.adaptation.member import Member
-from nemo_ds2_adapters.adaptation.prior import Experience, Step, VoicePrior
 from nemo_ds2_adapters.adaptation.settings import PriorSettings
+from nemo_ds2_adapters.adaptation.voice_prior.prior import Experience, Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, towards
 from nemo_ds2_adapters.data.speakers import Speaker
 from nemo_ds2_adapters.evaluation.errors import Score
