@@ -1,10 +1,10 @@
 from . import modules as modules
 from .adaptation.adapt import adapt as adapt
+from .adaptation.report import Adaptation as Adaptation
 from .adaptation.voice_prior.fit_prior import fit_prior as fit_prior
 from .adaptation.voice_prior.prior import VoicePrior as VoicePrior
 from .adaptation.voice_prior.prior import read_prior as read_prior
 from .adaptation.voice_prior.prior import save_prior as save_prior
-from .adaptation.report import Adaptation as Adaptation
 from .adapters.attach import add_adapter as add_adapter
 from .adapters.enabling import enable_adapters as enable_adapters
 from .adapters.enabling import enabled_adapters as enabled_adapters
