@@ -142,7 +142,8 @@ class AdapterBank:
             the resident; of somebody who was erased the default, which is held in its place.
 
         Raises:
-            UnknownUserError: they were erased, and there is no default. The adapter is still held.
+            UnknownUserError: they were erased (AdapterNameError for an attached adapter), and there is no default. The
+                adapter is still held.
         """
         now = time.monotonic()
         if resident is self._default or now - resident.checked < self.check_seconds:
@@ -152,7 +153,7 @@ class AdapterBank:
         except InputError as error:
             with self._changed:
                 self._remove(resident.key)
-                if self._default is None or not isinstance(error, UnknownUserError):
+                if self._default is None or not isinstance(error, UNKNOWN):
                     raise
                 self._default.users += 1
                 self._counts.defaults += 1

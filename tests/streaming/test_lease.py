@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_ds2_adapters import AdapterBank, AdapterStore, InputError, Recogniser, StoreAccessError, UnknownUserError
+from nemo_ds2_adapters import (
+    AdapterBank,
+    AdapterStore,
+    InputError,
+    Recogniser,
+    StoreAccessError,
+    UnknownUserError,
+    delete_adapter,
+)
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 
@@ -101,3 +109,12 @@ def test_store_that_cannot_be_asked(model, store, adapters, speech, said, monkey
     with caplog.at_level(logging.WARNING):
         assert end(stream, speech(2.0)) == said(0)
     assert "the network does not answer" in caplog.text
+
+
+def test_detached_with_a_default(model, people, adapters, speech) -> None:
+    recogniser = Recogniser(model, AdapterBank(model, default=adapters[1], check_seconds=0.0))
+    stream = begin(recogniser, people[0], speech(2.0))
+    delete_adapter(model, people[0])
+    assert stream.finish().text
+    with recogniser.open("nobody") as other:
+        assert other.lease.resident is recogniser.bank._default
