@@ -71,8 +71,6 @@ class Service:
     def __init__(self, settings: ServiceSettings, tokens: Tokens) -> None:
         self.settings, self.tokens = settings, tokens
         self.rate, self.metrics = RateLimit(settings.requests_per_minute), Metrics()
-        self.store = AdapterStore(settings.store)
-        self.store.check_writable()
         self.model = restore_model(str(settings.model), None)
         if not isinstance(self.model, EncDecCTCModel):
             raise InputError(f"{settings.model}: a {type(self.model).__name__}, expected a NeMo CTC model")
@@ -83,6 +81,8 @@ class Service:
             check_fits(prior, fingerprint(self.model))
             default = prior.adapter if prior.helps else None
         self._has_default = default is not None
+        self.store = AdapterStore(settings.store)  # made only now: what is refused leaves nothing behind
+        self.store.check_writable()
         # Versions are compared at every batch: who was trained is served so at once, who was erased not any more.
         self.bank = AdapterBank(self.model, self.store, default, capacity=RESIDENT, check_seconds=0.0)
         self.sample_rate = int(self.model.cfg.sample_rate)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from demo.run import PRIOR, STREAM_BASE_MODEL
 from tests.serving.conftest import CHECKOUT, Person, Served, finished, left_of, path_of, record, transcribe
 
 Start = Callable[..., Served]
@@ -103,3 +104,16 @@ def test_without_the_demo(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "give MODEL.nemo" in done.stderr
+
+
+def test_a_prior_of_another_base_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = ["serve", str(STREAM_BASE_MODEL), "--prior", str(PRIOR), "--store", "store", "--port", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nemo_ds2_adapters.cli", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},  # NeMo needs a PATH
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "the voice prior was made for another base model" in done.stderr
+    assert not list(tmp_path.iterdir())
