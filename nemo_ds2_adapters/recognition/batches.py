@@ -96,10 +96,7 @@ def run_batches(
             batch = {item: samples for item, samples in audio.items() if item[0] in numbers}
             if not batch:
                 continue
-            lengths = np.array([len(samples) for samples in batch.values()])
-            signals = np.zeros((len(batch), lengths.max()), np.float32)
-            for row, samples in zip(signals, batch.values()):
-                row[: len(samples)] = samples
+            signals, lengths = padded(list(batch.values()))
             found, frames = run(signals, lengths, [number for number, _ in batch])
             for (number, window), output, length in zip(batch, found, frames.tolist()):
                 outputs[number][window] = output[:length]
@@ -107,6 +104,15 @@ def run_batches(
             yield {n: join_windows(windows[n], [outputs[n][w] for w in windows[n]]) for n in complete}
             for number in complete:
                 del outputs[number]
+
+
+def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Signals `[B, T]` with zeros behind the shorter ones, and the samples of each `[B]`."""
+    lengths = np.array([len(samples) for samples in recordings])
+    signals = np.zeros((len(recordings), lengths.max()), np.float32)
+    for row, samples in zip(signals, recordings):
+        row[: len(samples)] = samples
+    return signals, lengths
 
 
 def usable_users(

@@ -12,6 +12,7 @@ from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
+from nemo_ds2_adapters.recognition.batches import padded
 from nemo_ds2_adapters.recognition.serving import on_device, serving
 from nemo_ds2_adapters.serving.metrics import Metrics
 from nemo_ds2_adapters.serving.refusal import busy
@@ -134,11 +135,7 @@ class RecognitionQueue:
 
     def _compute(self, batch: list[Waiting]) -> None:
         started = time.monotonic()
-        lengths = np.array([len(one.samples) for one in batch])
-        signals = np.zeros((len(batch), lengths.max()), np.float32)
-        for row, one in zip(signals, batch):
-            row[: len(one.samples)] = one.samples
-        samples, counts = on_device(self._model, signals, lengths)
+        samples, counts = on_device(self._model, *padded([one.samples for one in batch]))
         with self._bank.route([one.user for one in batch]):
             log_probs, frames, _ = self._model(input_signal=samples, input_signal_length=counts)
         outputs = log_probs.float().cpu().numpy()

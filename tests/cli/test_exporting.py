@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,15 @@ import pytest
 import torch
 
 from nemo_ds2_adapters import AdapterStore, transcribe
-from nemo_ds2_adapters.cli import main
 from nemo_ds2_adapters.recognition.onnx import OnnxRecogniser
 
 PAGE = Path(__file__).parents[2] / "docs" / "onnx.md"
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def run(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(["export-onnx", *map(str, arguments)])
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return call
+    return partial(run, "export-onnx")
 
 
 def test_command_and_page(run, model, attach, manifest: Path, tmp_path: Path) -> None:

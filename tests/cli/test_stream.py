@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +15,13 @@ import pytest
 import soundfile
 
 from nemo_ds2_adapters import AdapterStore, transcribe
-from nemo_ds2_adapters.cli import main
 from tests.conftest import SAMPLE_RATE
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def run(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(["stream", *map(str, arguments)])
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return call
+    return partial(run, "stream")
 
 
 @pytest.fixture

@@ -94,14 +94,18 @@ def test_a_long_recording_over_http(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "too_long")
 
 
+def head(host: str, length: int) -> bytes:
+    """Of an upload of so many bytes."""
+    return (
+        f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ALL}\r\n"
+        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
 def test_a_large_upload_is_refused_unread(served: Served) -> None:
     """1 GB is announced; the answer comes before any of it is sent."""
-    head = (
-        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
-        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n"
-    )
     with connected(served) as (connection, host):
-        connection.sendall(head.format(host=host, token=ALL).encode())
+        connection.sendall(head(host, 1_000_000_000))
         assert connection.recv(12) == b"HTTP/1.1 413"
 
 
@@ -127,12 +131,8 @@ def test_a_large_upload_of_unknown_length(client: httpx.Client) -> None:
 
 def test_a_slow_upload(served: Served) -> None:
     """A byte now and then; the service of these tests waits three seconds for a whole request."""
-    head = (
-        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
-        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n--x\r\n"
-    )
     with connected(served) as (connection, host):
-        connection.sendall(head.format(host=host, token=ALL).encode())
+        connection.sendall(head(host, 100_000) + b"--x\r\n")
         started = time.monotonic()
         connection.settimeout(0.2)
         answer = b""

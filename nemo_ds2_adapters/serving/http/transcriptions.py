@@ -58,13 +58,16 @@ async def known_fields(request: Request) -> None:
         raise InputError(f"{', '.join(unknown)[:200]}: unknown, expected {', '.join(FIELDS)}")
 
 
-@router.post(
-    "/v1/audio/transcriptions",
-    response_model=Transcription,
-    response_model_exclude_none=True,
-    responses=responses(404, 409, 415),
-    dependencies=[Depends(known_fields)],
-)
+ROUTE: dict[str, Any] = {
+    "response_model": Transcription,
+    "response_model_exclude_none": True,
+    "responses": responses(404, 409, 415),
+    "dependencies": [Depends(known_fields)],
+}
+
+
+@router.post("/v1/audio/transcriptions", **ROUTE)
+@router.post("/v1/transcriptions", include_in_schema=False, **ROUTE)  # another name of the same
 async def transcribe(
     service: Serving,
     caller: Calling,
@@ -112,15 +115,3 @@ async def transcribe(
                 for number, one in enumerate(spans["segment"])
             ]
     return JSONResponse(content, headers=headers)
-
-
-router.add_api_route(
-    "/v1/transcriptions",
-    transcribe,
-    methods=["POST"],
-    response_model=Transcription,
-    response_model_exclude_none=True,
-    responses=responses(404, 409, 415),
-    dependencies=[Depends(known_fields)],
-    include_in_schema=False,  # another name of the same
-)
