@@ -81,9 +81,20 @@ def adapt_speakers(
     check_whole("model.adapter.users_at_once", users_at_once, 1)
     store.check_writable()
     people = population(speakers)
-    others = {"users_at_once": users_at_once, "key": key, "keep_activations": keep_activations}
     cache = cache or CacheSettings()
-    plan = Plan.of(fingerprint(model), settings, start, prior, own_prior, people, say, cache=cache, **others)
+    plan = Plan.of(
+        fingerprint(model),
+        settings,
+        start,
+        people,
+        prior=prior,
+        own_prior=own_prior,
+        say=say,
+        key=key,
+        users_at_once=users_at_once,
+        cache=cache,
+        keep_activations=keep_activations,
+    )
     results = finished_before(speakers, store, plan)
     pending = [speaker for speaker in speakers if speaker.user_id not in results]
     shared = None

@@ -61,9 +61,10 @@ class Plan:
         base: str,
         settings: Settings,
         start: Adapter,
-        prior: VoicePrior | None,
-        own_prior: PriorSettings | None,
         population: Sequence[Speaker],
+        *,
+        prior: VoicePrior | None = None,
+        own_prior: PriorSettings | None = None,
         say: Callable[[str], object],
         **others: Any,
     ) -> Self:
