@@ -141,15 +141,16 @@ def adapt_pending(
         cache: of activations; None: one for each group, as the plan says.
         on_epoch: see `adapt_speakers`.
     """
-    ready = []
-    for speaker in speakers:
-        if speaker.problem is not None:
-            yield _result(speaker, "skipped", problem=speaker.problem)
-        else:
-            ready.append(speaker)
-    ready.sort(key=lambda speaker: user_hash(speaker.user_id))
-    for group in plan.groups(ready, lambda speaker: user_hash(speaker.user_id), attrgetter("seconds")):
-        for speaker, outcome in _outcomes(model, group, store, plan, cache or plan.cache.open(), on_epoch):
+    speakers = sorted(speakers, key=lambda speaker: user_hash(speaker.user_id))
+    # Who is skipped has a place in a group too, as with a cluster's driver, which does not look at recordings.
+    for group in plan.groups(speakers, lambda speaker: user_hash(speaker.user_id), attrgetter("seconds")):
+        for speaker in group:
+            if speaker.problem is not None:
+                yield _result(speaker, "skipped", problem=speaker.problem)
+        ready = [speaker for speaker in group if speaker.problem is None]
+        if not ready:
+            continue
+        for speaker, outcome in _outcomes(model, ready, store, plan, cache or plan.cache.open(), on_epoch):
             yield _kept(speaker, outcome, store, plan)
 
 
