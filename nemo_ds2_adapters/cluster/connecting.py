@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +12,6 @@ import ray
 
 from nemo_ds2_adapters.cluster.settings import ClusterSettings
 from nemo_ds2_adapters.errors import InputError
-
-CONNECT_SECONDS = 5.0
 
 
 @contextmanager
@@ -28,8 +25,7 @@ def connected(settings: ClusterSettings) -> Iterator[int]:
         InputError: there is no such cluster, it cannot be reached, or has no room for so many workers.
     """
     address = settings.address
-    if address is not None and address != "auto":
-        _check_reachable(address)
+    settings.check_reachable()
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
     if address is None and settings.workers is not None:
         own["num_cpus"] = settings.workers * settings.cores
@@ -50,13 +46,3 @@ def connected(settings: ClusterSettings) -> Iterator[int]:
         yield workers
     finally:
         ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself tries for a minute."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        reason = error.strerror or "no answer"
-        raise InputError(f"cluster.address={address}: no cluster can be reached there ({reason})") from error

@@ -1,5 +1,6 @@
 """Whether a cluster does the work, and which, in plain values; checked without one."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from typing import Any, Self
 from nemo_ds2_adapters.errors import InputError
 
 NEEDED = ("ray", "pyarrow")
+CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,27 @@ class ClusterSettings:
         host, _, port = str(self.address).rpartition(":")
         return self.address == "auto" or bool(host and "/" not in host and port.isdecimal() and int(port) < 65536)
 
+    def check_reachable(self) -> None:
+        """Make sure that somebody listens at an address, for which Ray itself tries a minute.
+
+        Raises:
+            InputError: nobody does.
+        """
+        if self.address is None or self.address == "auto":
+            return
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            reason = error.strerror or "no answer"
+            raise InputError(f"cluster.address={self.address}: no cluster can be reached there ({reason})") from error
+
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Self | None:
         """Of the config's section `cluster`, as plain values; None where this process is to do the work.
 
         Raises:
-            InputError: a value is wrong, or the extra [ray] is not installed.
+            InputError: a value is wrong, the extra [ray] is not installed, or nobody listens at the address.
         """
         engine = section["engine"]
         given = [f"cluster.{key}={section[key]}" for key in ("address", "workers") if section[key] is not None]
@@ -51,7 +68,9 @@ class ClusterSettings:
         missing = [name for name in NEEDED if find_spec(name) is None]
         if missing:
             raise InputError(f"cluster=ray: {' and '.join(missing)} missing; pip install 'nemo_ds2_adapters[ray]'")
-        return cls(section["address"], section["workers"], section["cores"])
+        found = cls(section["address"], section["workers"], section["cores"])
+        found.check_reachable()
+        return found
 
 
 def _check_count(key: str, value: Any) -> None:

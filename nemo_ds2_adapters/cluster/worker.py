@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ray
 import torch
@@ -44,6 +44,12 @@ class Base:
     fingerprint: str
     folder: str
     cores: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], fingerprint: str, cores: int) -> Self:
+        """The base of a config, as plain values."""
+        names = {name: values["model"][name] for name in ("nemo_model", "pretrained_model")}
+        return cls(**names, trainer=values["trainer"], fingerprint=fingerprint, folder=os.getcwd(), cores=cores)
 
 
 @dataclass(frozen=True)

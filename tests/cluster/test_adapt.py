@@ -110,6 +110,12 @@ def run(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]
         yield Run(model, pool, manifest, prior, folder)
 
 
+@pytest.fixture(scope="module")
+def here(run: Run) -> list[SpeakerResult]:
+    """What everybody gets without a cluster, in the store `here`."""
+    return run.adapt_here("here", prior=run.prior)
+
+
 def worker_processes(parent: int | None = None) -> list[int]:
     """Ids of processes of Ray that hold a base, below a process; this one, if none is named."""
     children: dict[int, list[int]] = {}
@@ -144,8 +150,8 @@ def reached(results: list[SpeakerResult]) -> list[SpeakerResult]:
     return sorted((replace(one, status="") for one in results), key=lambda one: one.user)
 
 
-def test_as_on_one_machine(run: Run) -> None:
-    by_workers, here = run.adapt("workers", prior=run.prior), run.adapt_here("here", prior=run.prior)
+def test_as_on_one_machine(run: Run, here: list[SpeakerResult]) -> None:
+    by_workers = run.adapt("workers", prior=run.prior)
     assert reached(by_workers) == reached(here)
     assert {one.kind for one in here} == {"adapted", None}
     assert [one.user for one in by_workers if one.problem] == ["user 1"]
@@ -171,6 +177,7 @@ def test_priors_made_of_the_speakers(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert [prior.record for prior, _ in parts] == [prior.record for prior, _ in others]
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("moment", [0, 1])
 def test_killed_workers(run: Run, moment: int) -> None:
     """The other one does what it had; another one takes its place."""
@@ -191,6 +198,7 @@ def test_killed_workers(run: Run, moment: int) -> None:
     assert same(run.adapters(store), run.adapters("here"), 1e-9)
 
 
+@pytest.mark.usefixtures("here")
 def test_killed_driver(run: Run, address: str, tmp_path: Path) -> None:
     """Its workers end with it; what it had finished is not done again."""
     save_prior(run.prior, tmp_path / "prior.pt")

@@ -1,6 +1,5 @@
 """Train an adapter for every speaker of a manifest, in one run."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -105,14 +104,7 @@ def on_cluster(
     speaker_key, store = values["model"]["adapter"]["speaker_key"], values["adapter_store"]
     for path in manifest_paths(manifest, MANIFEST):
         next(raw_lines(path, MANIFEST), None)  # can be read
-    base = Base(
-        nemo_model=values["model"]["nemo_model"],
-        pretrained_model=values["model"]["pretrained_model"],
-        trainer=values["trainer"],
-        fingerprint=fingerprint(model),
-        folder=os.getcwd(),
-        cores=cluster.cores,
-    )
+    base = Base.of(values, fingerprint(model), cluster.cores)
     with ScratchFolder("shards") as scratch, workers_of(cluster, base, say) as pool:
         started = time.monotonic()
         shards = Shards(manifest, MANIFEST, speaker_key, scratch)
