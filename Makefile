@@ -36,7 +36,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		rm -rf "$(VENV)" && "$$python" -m venv "$(VENV)" || fail "No virtual environment could be made in .venv."; \
 	fi; \
 	rm -f $@; \
-	$(PIP_INSTALL) pip && $(PIP_INSTALL) --build-constraint constraints.txt --editable '.[demo,dev,serve]' || \
+	$(PIP_INSTALL) pip && $(PIP_INSTALL) --build-constraint constraints.txt --editable '.[demo,dev,ray,serve]' || \
 		fail "The installation failed, see the lines above. Once that is mended, run make again."; \
 	touch $@
 
