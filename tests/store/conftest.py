@@ -69,7 +69,7 @@ def s3_server() -> Iterator[str]:
     """The endpoint of an S3 server on loopback, a process of its own."""
     python = Path(sys.prefix, "s3", "bin", "python")
     if not python.exists():
-        pytest.skip("there is no S3 server: make .venv/s3/complete")
+        pytest.skip("there is no S3 server: make test installs it, see the Makefile")
     server = subprocess.Popen(
         [python, Path(__file__).with_name("s3_server.py")], stdout=PIPE, stderr=DEVNULL, text=True
     )

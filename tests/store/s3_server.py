@@ -1,6 +1,6 @@
 """An S3 server on loopback, a program of its own: moto with its objects in memory. Prints its URL.
 
-It runs in the environment `.venv/s3`, see `make venv`: what it needs contradicts what NeMo is pinned to.
+It runs in an environment of its own, `make .venv/s3/complete`: botocore forbids what constraints.txt pins.
 """
 
 from threading import Lock

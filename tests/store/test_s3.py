@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -234,3 +235,27 @@ def test_what_is_refused_in_one_line(url: str, s3_server: str, adapter, monkeypa
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(InputError, match=r"obstore is missing: pip install 'nemo_ds2_adapters\[s3\]'"):
         AdapterStore(url)
+
+
+def test_how_many_requests_it_takes(store: AdapterStore, adapter) -> None:
+    """As the documentation tells; at an object store they are what is paid for."""
+    client, made = store._shelf.folder._store, Counter()
+
+    class Counting:
+        def __getattr__(self, name: str):
+            made[name] += 1
+            return getattr(client, name)
+
+    store._shelf.folder._store = Counting()
+    calls = [
+        (lambda: store.put("a", adapter()), {"list": 2, "put": 2, "delete": 1}),
+        (lambda: store.has("a"), {"list": 1}),
+        (lambda: store.get("a"), {"list": 1, "get": 1}),
+        (lambda: store.header("a"), {"list": 1, "get_range": 1}),
+        (lambda: list(store.list()), {"list_with_delimiter": 1, "list": 1, "get_range": 1}),
+        (lambda: store.erase("a"), {"list": 1, "delete": 1}),
+    ]
+    for call, expected in calls:
+        made.clear()
+        call()
+        assert made == expected
