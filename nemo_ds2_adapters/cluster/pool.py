@@ -33,6 +33,10 @@ class Pool:
         for _ in range(size):
             self._add_worker()
 
+    def wait(self) -> None:
+        """Until all workers are ready, or lost."""
+        ray.wait([*self._busy], num_returns=len(self._busy))
+
     def run(self, method: str, tasks: Iterable[list[T]], *shared: Any) -> Iterator[tuple[list[T], Any]]:
         """Do tasks, in any order, by calling a method of a worker with each and the same further arguments.
 
