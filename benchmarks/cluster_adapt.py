@@ -1,6 +1,6 @@
 """Many people adapted by the workers of a Ray cluster of this machine.
 
-    python benchmarks/cluster_adapt.py throughput  # one process, one worker, two workers, two processes by themselves
+    python benchmarks/cluster_adapt.py throughput  # one worker, two, two processes by themselves, one
     python benchmarks/cluster_adapt.py kills       # workers at five random moments, the driver at three
     python benchmarks/cluster_adapt.py lines       # a manifest of a million lines: memory, and until the first result
 
@@ -25,10 +25,11 @@ from typing import Any
 
 from demo.people import write_others
 from demo.run import BASE_MODEL, PRIOR
+from nemo_ds2_adapters.cli.output import quiet
 from nemo_ds2_adapters.store.store import AdapterStore
 
 CHECKOUT = Path(__file__).parents[1]
-SENTENCES = 4  # of each person
+SENTENCES = 3  # of each person
 BASE, PRIOR_FILE = str(CHECKOUT / BASE_MODEL), str(CHECKOUT / PRIOR)
 
 
@@ -142,15 +143,17 @@ def throughput(folder: Path, people: int) -> None:
     ]
     print(f"{people} people, {sum(line['duration'] for line in lines) / people:.1f} s of speech each")
     ways = {
-        "one process, no cluster": partial(by_processes, [everybody], folder / "one"),
         "cluster, 1 worker": partial(by_workers, 1, everybody, folder / "cluster 1"),
         "cluster, 2 workers": partial(by_workers, 2, everybody, folder / "cluster 2"),
         "two processes, half of the people each": partial(by_processes, halves, folder / "two"),
+        "one process": partial(by_processes, [everybody], folder / "one"),
     }
-    taken = {name: way() for name, way in ways.items()}
-    first = taken["cluster, 1 worker"][0]
-    for name, (seconds, used) in taken.items():
-        print(f"{name:40} {seconds:6.1f} s, {first / seconds:.2f} x, {used / people:.2f} core-seconds each")
+    first = None
+    for name, way in ways.items():
+        seconds, used = way()
+        first = first or seconds
+        speed_up, each = first / seconds, used / people
+        print(f"{name:40} {seconds:6.1f} s, {speed_up:.2f} x, {each:.2f} core-seconds each", flush=True)
     for name in ("cluster 1/store", "cluster 2/store", "two"):
         compare(folder / "one", folder / name, users)
 
@@ -271,6 +274,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=1_000_000)
     options = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
+    quiet("ERROR")
     if options.what == "alone":
         alone(*options.paths)
         return
