@@ -48,9 +48,9 @@ function policy({ keep_recordings: days }) {
   ];
 }
 
-/** Sentences to read: ten others after each training; and those to compare with, always the same for the same person. */
+/** Sentences to read, others after each training; and those to compare with, always the same for the same person. */
 export async function choose(app, known) {
-  const read = (10 * (known?.adapter?.version ?? 0)) % MOST;
+  const read = (PROMPTS * (known?.adapter?.version ?? 0)) % MOST;
   Object.assign(app, await app.api.prompts(PROMPTS, TESTS, seed(app.user), read));
 }
 
