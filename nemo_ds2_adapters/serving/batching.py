@@ -14,7 +14,7 @@ from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import padded
 from nemo_ds2_adapters.recognition.serving import on_device, serving
-from nemo_ds2_adapters.serving.metrics import Metrics
+from nemo_ds2_adapters.serving.metrics import RecognitionMetrics
 from nemo_ds2_adapters.serving.refusal import busy
 
 SIMILAR = 1.5  # recordings in a batch are at most so many times as long as one another
@@ -51,7 +51,7 @@ class RecognitionQueue:
         batch_size: int,
         wait_seconds: float,
         size: int,
-        metrics: Metrics,
+        metrics: RecognitionMetrics,
     ) -> None:
         self._model, self._bank = model, bank
         self._batch_size, self._wait_seconds, self._size = batch_size, wait_seconds, size

@@ -34,11 +34,12 @@ class ServiceSettings:
     batch_size: int = 16  # recordings recognised together
     wait_ms: float = 5.0  # that the first recording of a batch waits for others
     queue_size: int = 256  # recordings that wait; more are refused
+    resident: int = 256  # users whose adapters are in memory
     training_threads: int = 1
     training_niceness: int = 19  # 0 to 19: how far training gives way to everything else
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "queue_size", "requests_per_minute", "training_threads"):
+        for name in ("batch_size", "queue_size", "resident", "requests_per_minute", "training_threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("max_upload_mb", "max_seconds", "upload_seconds"):
             self._check(name, 0 < getattr(self, name) < math.inf, "above 0")

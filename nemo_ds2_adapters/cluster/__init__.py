@@ -1,0 +1,1 @@
+"""Adapting and serving on many machines, over Ray."""

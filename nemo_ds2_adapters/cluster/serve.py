@@ -1,0 +1,218 @@
+"""Recognition by replicas on many machines: Ray Serve starts them, and routes everybody to a replica of their own."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody; to be set before Ray is loaded
+
+import numpy as np
+import ray
+from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
+from prometheus_client import Metric
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+from ray.serve.request_router import ReplicaID
+from starlette.concurrency import run_in_threadpool
+
+from nemo_ds2_adapters.adapters.users import user_hash
+from nemo_ds2_adapters.cluster.serve_replica import Replica
+from nemo_ds2_adapters.cluster.serve_router import PIN
+from nemo_ds2_adapters.decoding.incremental import Partial
+from nemo_ds2_adapters.errors import InputError, NemoDs2Error
+from nemo_ds2_adapters.serving.base import Kind
+from nemo_ds2_adapters.serving.recognition import Recognised
+from nemo_ds2_adapters.serving.refusal import busy
+from nemo_ds2_adapters.serving.settings import ServiceSettings
+from nemo_ds2_adapters.serving.talks import Mode, Talk
+
+ROUTER = "nemo_ds2_adapters.cluster.serve_router.UserRouter"  # by which path Ray finds it in every process
+FALLBACKS = 1  # replicas that are tried when somebody's own has as many requests as it takes
+HEALTH_SECONDS = 2.0  # between looks whether a replica still runs
+EVERYWHERE_SECONDS = 10.0  # in which each replica answers what all are asked
+STOP_SECONDS = 30.0  # that running requests have to end
+
+logger = logging.getLogger(__name__)
+
+
+class ClusterRecognition:
+    """Recognition by replicas, which are started, and stopped by `close`.
+
+    A recording whose replica dies is sent to another one, once.
+
+    Args:
+        settings: of the service; the same paths must lead to the same files on every machine.
+        replicas: how many, each with a core.
+        address: of a running cluster, or "auto" for this machine's; None: one of this process's own.
+
+    Raises:
+        InputError: there is no such cluster, it is too small, or the replicas do not start.
+    """
+
+    def __init__(self, settings: ServiceSettings, replicas: int, address: str | None) -> None:
+        paths = {name: getattr(settings, name) for name in ("model", "store", "prior", "lm", "prompts")}
+        settings = replace(settings, **{name: path and path.absolute() for name, path in paths.items()})
+        self._is_own = address is None
+        _connect(replicas, address)
+        # One service has a store: started again, it takes the place of what is left of it.
+        self._name = f"ds2_adapters-{hashlib.sha256(str(settings.store).encode()).hexdigest()[:8]}"
+        deployment = serve.deployment(
+            name="replica",
+            num_replicas=replicas,
+            ray_actor_options={"num_cpus": 1},
+            max_ongoing_requests=settings.queue_size,
+            max_queued_requests=settings.queue_size,
+            health_check_period_s=HEALTH_SECONDS,
+            graceful_shutdown_wait_loop_s=HEALTH_SECONDS / 2,
+            graceful_shutdown_timeout_s=STOP_SECONDS,
+            request_router_config=RequestRouterConfig(
+                request_router_class=ROUTER, request_router_kwargs={"num_fallback_replicas": FALLBACKS}
+            ),
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )(Replica)
+        try:
+            self._handle: DeploymentHandle[Any] = serve.run(
+                deployment.bind(settings), name=self._name, route_prefix=None
+            )
+        except RuntimeError as error:
+            self.close()
+            raise InputError(
+                f"the replicas do not start; base, store, prior and language model must have the same paths on every "
+                f"machine ({str(error).strip().splitlines()[-1]})"
+            ) from error
+
+    async def transcribe(
+        self, file: BinaryIO, user: str | None, words: Sequence[str] | None, timestamps: bool
+    ) -> Recognised:
+        """See `Recognition`."""
+        data, key = await run_in_threadpool(file.read), _key(user)
+        for last in (False, True):
+            try:
+                return await _ask(self._handle, "transcribe", key, data, user, words, timestamps)
+            except RayActorError:
+                if last:
+                    raise busy("the replica that recognised has died") from None
+        raise AssertionError
+
+    async def open_talk(self, user: str | None, kind: Kind, sample_rate: int) -> "ClusterTalk":
+        """See `Recognition`."""
+        try:
+            replica, number, mode = await _ask(self._handle, "open_talk", _key(user), user, kind, sample_rate)
+        except RayActorError:
+            raise busy("the replica that was to listen has died") from None
+        return ClusterTalk(self._handle, replica, number, mode)
+
+    def close_talk(self, talk: Talk) -> None:
+        """See `Recognition`."""
+        talk.close()
+
+    def forget(self, user: str) -> None:
+        """See `Recognition`."""
+        self._everywhere("forget", user)
+
+    def metrics(self) -> Iterable[Metric]:
+        """See `Recognition`; with the label `replica`."""
+        families: dict[str, Metric] = {}
+        for replica, some in self._everywhere("metrics").items():
+            for one in some:
+                family = families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+                labelled = (sample._replace(labels={**sample.labels, "replica": replica}) for sample in one.samples)
+                family.samples.extend(labelled)
+        return families.values()
+
+    def close(self) -> None:
+        """See `Recognition`."""
+        serve.delete(self._name)
+        if self._is_own:
+            serve.shutdown()
+        ray.shutdown()
+
+    def _everywhere(self, method: str, *arguments: Any) -> dict[str, Any]:
+        """What the replicas answer, by their ids. One that dies meanwhile is left out, with what it had in memory."""
+        actors = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True)]
+        replicas = [ReplicaID.from_full_id_str(name) for name in actors if ReplicaID.is_full_id_str(name)]
+        keys = [PIN + one.unique_id for one in replicas if one.deployment_id.app_name == self._name]
+        handles = [self._handle.options(method_name=method, session_id=key) for key in keys]
+        answers = {}
+        for response in [handle.remote(*arguments) for handle in handles]:
+            try:
+                replica, answer = response.result(timeout_s=EVERYWHERE_SECONDS)
+            except (RayActorError, TimeoutError) as error:
+                logger.warning("a replica does not answer: %s", type(error).__name__)
+            else:
+                answers[replica] = answer  # one that is starting has another answer in its place
+        return answers
+
+
+class ClusterTalk:
+    """A talk in a replica. What it is fed goes there with the next question."""
+
+    def __init__(self, handle: DeploymentHandle[Any], replica: str, number: int, mode: Mode) -> None:
+        self.mode = mode
+        self._handle, self._key, self._place = handle, PIN + replica, (replica, number)
+        self._samples: list[np.ndarray] = []
+
+    def feed(self, samples: np.ndarray) -> None:
+        """See `Talk`."""
+        self._samples.append(samples)
+
+    async def partial(self) -> Partial | None:
+        """See `Talk`."""
+        return await self._hear(is_end=False)
+
+    async def finish(self) -> Hypothesis:
+        """See `Talk`."""
+        return await self._hear(is_end=True)
+
+    def close(self) -> None:
+        """See `Talk`."""
+        self._handle.options(method_name="close_talk", session_id=self._key).remote(*self._place)
+
+    async def _hear(self, is_end: bool) -> Any:
+        samples = np.concatenate([np.zeros(0, np.int16), *self._samples])
+        self._samples = []
+        try:
+            return await _ask(self._handle, "hear", self._key, *self._place, samples, is_end)
+        except RayActorError:
+            raise busy("the replica that listened has died: begin anew") from None
+
+
+async def _ask(handle: DeploymentHandle[Any], method: str, key: str, *arguments: Any) -> Any:
+    """A replica's answer: of the one that the key is hashed to, or that it names; of any, if it is empty."""
+    try:
+        answer = await handle.options(method_name=method, session_id=key).remote(*arguments)
+    except BackPressureError:
+        raise busy("every replica has as many recordings as it takes") from None
+    except DeploymentUnavailableError:
+        raise busy("no replica runs") from None
+    if isinstance(answer, NemoDs2Error):
+        raise answer
+    return answer
+
+
+def _connect(replicas: int, address: str | None) -> None:
+    try:
+        ray.init(
+            address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,  # what a replica cannot do, it answers
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"--cluster-address {address}: {str(error).splitlines()[0]}") from error
+    cores = ray.cluster_resources().get("CPU", 0)
+    if address is None and cores < replicas:  # a cluster may grow
+        ray.shutdown()
+        raise InputError(f"--replicas {replicas}: this machine has {cores:.0f} cores, a replica needs one")
+    serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
+
+
+def _key(user: str | None) -> str:
+    """By what somebody's replica is found; Ray may log it, so it does not say who they are."""
+    return "" if user is None else user_hash(user)
