@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody; to be set before Ray is loaded
@@ -58,10 +59,8 @@ class ClusterRecognition:
     def __init__(self, settings: ServiceSettings, replicas: int, address: str | None) -> None:
         paths = {name: getattr(settings, name) for name in ("model", "store", "prior", "lm", "prompts")}
         settings = replace(settings, **{name: path and path.absolute() for name, path in paths.items()})
-        self._is_own = address is None
         _connect(replicas, address)
-        # One service has a store: started again, it takes the place of what is left of it.
-        self._name = f"ds2_adapters-{hashlib.sha256(str(settings.store).encode()).hexdigest()[:8]}"
+        self._name = application_name(settings.store)
         deployment = serve.deployment(
             name="replica",
             num_replicas=replicas,
@@ -72,7 +71,8 @@ class ClusterRecognition:
             graceful_shutdown_wait_loop_s=HEALTH_SECONDS / 2,
             graceful_shutdown_timeout_s=STOP_SECONDS,
             request_router_config=RequestRouterConfig(
-                request_router_class=ROUTER, request_router_kwargs={"num_fallback_replicas": FALLBACKS}
+                request_router_class=ROUTER,  # type: ignore[arg-type]
+                request_router_kwargs={"num_fallback_replicas": FALLBACKS},
             ),
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )(Replica)
@@ -129,8 +129,6 @@ class ClusterRecognition:
     def close(self) -> None:
         """See `Recognition`."""
         serve.delete(self._name)
-        if self._is_own:
-            serve.shutdown()
         ray.shutdown()
 
     def _everywhere(self, method: str, *arguments: Any) -> dict[str, Any]:
@@ -194,6 +192,11 @@ async def _ask(handle: DeploymentHandle[Any], method: str, key: str, *arguments:
     if isinstance(answer, NemoDs2Error):
         raise answer
     return answer
+
+
+def application_name(store: Path) -> str:
+    """What Ray calls the service of a store: started again, it takes the place of what is left of it."""
+    return f"ds2_adapters-{hashlib.sha256(str(store.absolute()).encode()).hexdigest()[:8]}"
 
 
 def _connect(replicas: int, address: str | None) -> None:

@@ -39,12 +39,13 @@ class ServiceSettings:
     training_niceness: int = 19  # 0 to 19: how far training gives way to everything else
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "queue_size", "resident", "requests_per_minute", "training_threads"):
+        for name in ("batch_size", "queue_size", "requests_per_minute", "training_threads"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("max_upload_mb", "max_seconds", "upload_seconds"):
             self._check(name, 0 < getattr(self, name) < math.inf, "above 0")
         for name in ("wait_ms", "keep_recordings"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check("resident", self.resident >= self.batch_size, f"at least --batch-size, {self.batch_size}")
         self._check("training_niceness", 0 <= self.training_niceness <= 19, "0 to 19")
         self._check("port", 0 <= self.port <= 65535, "0 to 65535")
         for origin in self.allow_origin:
