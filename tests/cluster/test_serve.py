@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -211,7 +212,7 @@ def test_a_stream_stays_with_its_replica(cluster: Cluster) -> None:
     user, path = USERS[3], cluster.files[1]
     samples, rate = soundfile.read(path, dtype="int16")
     wanted = cluster.ask("POST", "/v1/audio/transcriptions", files={"file": path.read_bytes()}, data={"user": user})
-    url = f"{cluster.served.url.replace('http', 'ws')}/v1/stream?user={user}&sample_rate={rate}"
+    url = f"{cluster.served.url.replace('http', 'ws')}/v1/stream?user={quote(user)}&sample_rate={rate}"
     said = []
     with connect(url) as socket, pytest.raises(ConnectionClosed):
         for start in range(0, 2 * len(samples), FRAME):
