@@ -68,6 +68,15 @@ class Person:
         return Person(self.train[: max(1, int((ends <= seconds).sum()))], self.test)
 
 
+def read_people(train: str, test: str) -> list[Person]:
+    """Those who are in both manifests."""
+    training, testing = (
+        {speaker.user_id: tuple(speaker.utterances) for speaker in read_speakers(path, path, "speaker")[0]}
+        for path in (train, test)
+    )
+    return [Person(own, testing[name]) for name, own in training.items() if name in testing]
+
+
 @dataclass(frozen=True)
 class Row:
     """What a way of personalising did for people with so much speech."""
@@ -246,11 +255,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet("ERROR")
     model, prior = restore_model(options.base, None), read_prior(options.prior)
-    train, test = (
-        {speaker.user_id: tuple(speaker.utterances) for speaker in read_speakers(path, path, "speaker")[0]}
-        for path in (options.train, options.test)
-    )
-    people = [Person(train[name], test[name]) for name in train if name in test][: options.people]
+    people = read_people(options.train, options.test)[: options.people]
     base = scored(model, [None] * len(people), prior.adapter, people)
     rows = [
         Row(BASE, 0.0, base, base),

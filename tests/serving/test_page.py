@@ -1,8 +1,10 @@
 """The page in a real browser, used by a synthetic person, who reads into its microphone and uploads files."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 
 from demo.corpus import Channel, Speaker, Utterance, speak
+from demo.run import STREAM_BASE_MODEL
 from demo.voices import SAMPLE_RATE, Synthesizer
 from nemo_ds2_adapters import AdapterStore
+from nemo_ds2_adapters.adaptation.start import new_adapter
+from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.formats.reading import read_adapters
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -45,6 +52,12 @@ DURATION = """id => new Promise(done => {
     const look = () => audio.duration ? done(audio.duration) : setTimeout(look, 20);
     look();
 })"""
+MLP = {
+    "_target_": "nemo_ds2_adapters.modules.adapters.MLPAdapter",
+    "in_features": None,
+    "hidden_dims": [16],
+    "layers": "all",
+}
 Look = Callable[[Any, str], None]
 
 
@@ -256,6 +269,40 @@ def heading(page: Any, text: str) -> None:
     found = page.get_by_role("heading", level=1)
     expect(found).to_have_text(text)
     expect(found).to_be_focused()
+
+
+def test_a_base_that_streams(start, person: Person, look: Look) -> None:
+    """What was said long enough ago stays as it is while more is said, with and without an adapter."""
+    served = start(str(STREAM_BASE_MODEL))
+    AdapterStore(served.store).put(USER, other_adapter(restore_model(str(STREAM_BASE_MODEL), None)))
+    with opened(served.url, person) as page:
+        page.get_by_label("Who are you?").fill(USER)
+        page.keyboard.press("Enter")
+        heading(page, "What is mine")
+        page.get_by_role("navigation").get_by_role("button", name="Speak").click()
+        heading(page, "Speak freely")
+        seconds = person.prepare(" ".join(["one two three four five"] * 3))
+        page.get_by_role("button", name="Speak", exact=True).nth(1).click()
+        expect(page.locator("#live-base")).to_contain_text(re.compile(r"\w+ \w+ \w+"))
+        heard = page.locator("#live-base").evaluate("live => live.firstChild.textContent")
+        assert heard.strip()
+        look(page, "14-streamed")
+        page.wait_for_timeout(1000 * seconds)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#speak .partial")).to_have_count(0)
+        base, own = page.locator("#speak .live").all_inner_texts()
+        assert base.startswith(heard.strip()) and base != own
+
+
+def other_adapter(model: Any) -> Adapter:
+    """One that shows in what is heard."""
+    adapter = new_adapter(model, "other", MLP, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    noise = {
+        point: {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+        for point, state in adapter.weights.items()
+    }
+    return replace(adapter, weights=noise)
 
 
 def test_no_microphone_and_a_token(served, person: Person, look: Look) -> None:
