@@ -43,6 +43,7 @@ WARM_UP_SECONDS = 40.0
 KILL_SECONDS = 15.0  # after the first request
 WATCH_SECONDS = 5.0
 SEED = 0
+TOLD = ("users", "rate", "exponent", "seconds", "resident")  # of the arguments
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -293,9 +294,7 @@ def main() -> None:
                 "adapter_bytes": adapter_bytes,
                 "replica_bytes": max(map(megabytes, cluster.replicas())) * 1e6 - arguments.resident * adapter_bytes,
                 "run": {
-                    **{
-                        name: getattr(arguments, name) for name in ("users", "rate", "exponent", "seconds", "resident")
-                    },
+                    **{name: getattr(arguments, name) for name in TOLD},
                     "warm_up": WARM_UP_SECONDS,
                     "seed": SEED,
                     "cores": os.cpu_count(),

@@ -21,7 +21,7 @@ MEASURED = Path(__file__).with_name("measured.json")
 UTILISATION = 0.6  # of a core, at the busiest hour
 BATCH = 2.0  # recordings that share one then, at the least
 CELL_REPLICAS = 12  # most replicas behind one process that is called
-HOURS = 13.0, 17.0  # of the day that are simulated, and the first of them fills the banks
+HOURS = 14.0, 16.5  # of the day that are simulated, and the first of them fills the banks
 MACHINE_CORES = 16
 MONTH = 30  # days
 
@@ -92,8 +92,8 @@ def row(figures: Figures, demand: Demand, resident: int, store_seconds: float, t
         f"{demand.users * figures.adapter_bytes / 1e9:.0f}",
         f"{peak:.1f}",
         f"{per_day * misses * figures.adapter_bytes / 1e9:.1f}",
-        f"{work:.4f}",
         f"{cores * 24 * MONTH / demand.users:.4f}",
+        f"{work:.4f}",
     ]
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     headings = ("users", "cells", "cores", f"machines of {MACHINE_CORES}", "memory, GB", "hit rate", "p50, p99, s")
     store = ("store, GB", "reads/s, busiest", "read, GB/day")
     table = Table(
-        *headings, *store, "core-h/user and month, work", "there", title=f"{arguments.per_day:g} requests a day"
+        *headings, *store, "core-h/user/month", "of which work", title=f"{arguments.per_day:g} requests a day each"
     )
     for users in arguments.users:
         demand = Demand(users, arguments.per_day)

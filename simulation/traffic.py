@@ -19,7 +19,7 @@ class Request:
 
 
 def daily(at: float) -> float:
-    """The rate at a time as a multiple of the day's mean: from 0.2 at four in the morning to 1.8 twelve hours later."""
+    """The rate at a time as a multiple of the day's mean: from 0.2 at 4:00 to 1.8 at 16:00."""
     return 1 + DEPTH * math.sin(2 * math.pi * (at / DAY - 10 / 24))
 
 

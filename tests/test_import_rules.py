@@ -43,7 +43,7 @@ FRAMEWORKS = {
     "ray": {"cluster"},
     "pytorch_lightning": set(),  # NeMo's isinstance checks are of lightning.pytorch
 }
-OUTSIDE = {"benchmarks", "demo", "examples", "hydra_plugins", "tests"}
+OUTSIDE = {"benchmarks", "demo", "examples", "hydra_plugins", "simulation", "tests"}
 
 
 def module_name(path: Path) -> str:

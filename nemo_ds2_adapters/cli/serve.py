@@ -1,5 +1,6 @@
 """The command that starts the service."""
 
+import os
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,9 @@ def serve(
     replicas = REPLICAS if replicas is None else replicas
     if replicas < 1:
         raise InputError(f"--replicas {replicas}: expected at least 1")
+    cores = os.cpu_count() or 1
+    if cluster and cluster_address is None and replicas > cores:
+        raise InputError(f"--replicas {replicas}: this machine has {cores} cores, and each replica needs one")
     if model is None:
         model, prior = DEMO / "base.nemo", prior or DEMO / "prior.pt"
         if not model.is_file():

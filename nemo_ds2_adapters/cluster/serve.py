@@ -53,7 +53,7 @@ class ClusterRecognition:
         address: of a running cluster, or "auto" for this machine's; None: one of this process's own.
 
     Raises:
-        InputError: there is no such cluster, it is too small, or the replicas do not start.
+        InputError: there is no such cluster, or the replicas do not start.
     """
 
     def __init__(self, settings: ServiceSettings, replicas: int, address: str | None) -> None:
@@ -203,16 +203,13 @@ def _connect(replicas: int, address: str | None) -> None:
     try:
         ray.init(
             address or "local",
+            num_cpus=replicas if address is None else None,
             include_dashboard=False if address is None else None,
             log_to_driver=False,  # what a replica cannot do, it answers
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError) as error:
         raise InputError(f"--cluster-address {address}: {str(error).splitlines()[0]}") from error
-    cores = ray.cluster_resources().get("CPU", 0)
-    if address is None and cores < replicas:  # a cluster may grow
-        ray.shutdown()
-        raise InputError(f"--replicas {replicas}: this machine has {cores:.0f} cores, a replica needs one")
     serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
 
 
