@@ -34,6 +34,7 @@ from nemo_ds2_adapters.serving.settings import ServiceSettings
 from nemo_ds2_adapters.serving.talks import Mode, Talk
 
 ROUTER = "nemo_ds2_adapters.cluster.serve_router.UserRouter"  # by which path Ray finds it in every process
+EAGER = {"RAY_worker_niceness": "0"}  # 15 by default: everything else, trainings nearly too, would come first
 FALLBACKS = 1  # replicas that are tried when somebody's own has as many requests as it takes
 HEALTH_SECONDS = 2.0  # between looks whether a replica still runs
 EVERYWHERE_SECONDS = 10.0  # in which each replica answers what all are asked
@@ -64,7 +65,7 @@ class ClusterRecognition:
         deployment = serve.deployment(
             name="replica",
             num_replicas=replicas,
-            ray_actor_options={"num_cpus": 1},
+            ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": EAGER}},
             max_ongoing_requests=settings.queue_size,
             max_queued_requests=settings.queue_size,
             health_check_period_s=HEALTH_SECONDS,
