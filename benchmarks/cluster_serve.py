@@ -246,7 +246,7 @@ def main() -> None:
         mean = count / (sum(cluster.counted("batch_size_count").values()) - batches)
         full = cost(cluster, before, count)
         before, count = cluster.cores(), 60
-        few = range(arguments.users - count, arguments.users)
+        few = range(count)  # who were asked for longest ago
         loads = sum(cluster.counted("bank_loads").values())
         asyncio.run(one_by_one(cluster, few, some(count)))
         loads = sum(cluster.counted("bank_loads").values()) - loads
