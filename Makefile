@@ -36,7 +36,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		rm -rf "$(VENV)" && "$$python" -m venv "$(VENV)" || fail "No virtual environment could be made in .venv."; \
 	fi; \
 	rm -f $@; \
-	$(PIP_INSTALL) pip && $(PIP_INSTALL) --build-constraint constraints.txt --editable '.[demo,dev,ray,serve]' || \
+	$(PIP_INSTALL) pip && $(PIP_INSTALL) --build-constraint constraints.txt --editable '.[demo,dev,ray,s3,serve]' || \
 		fail "The installation failed, see the lines above. Once that is mended, run make again."; \
 	touch $@
 
@@ -61,7 +61,7 @@ demo-prior: $(STAMP)
 read-base: $(STAMP)
 	@$(RUN) "$(VENV)/bin/ds2-adapters" train-base --config-name=deepspeech2_read init_from_nemo_model=demo/base.nemo $(ARGS)
 
-test: lint
+test: lint $(VENV)/s3/complete
 	@$(RUN) "$(PYTHON)" -m pytest
 
 lint: $(STAMP)
@@ -82,6 +82,11 @@ fuzz: $(VENV)/fuzz
 # The environment with one more extra.
 $(VENV)/docs $(VENV)/fuzz: $(VENV)/%: $(STAMP)
 	@$(OWN_TMP) && $(PIP_INSTALL) --build-constraint constraints.txt --editable '.[$*]' && touch $@
+
+# The S3 server of the tests: an environment of its own, for it needs what contradicts constraints.txt.
+$(VENV)/s3/complete: tests/store/s3_server.txt $(STAMP)
+	@$(OWN_TMP) && "$(PYTHON)" -m venv --clear "$(VENV)/s3" && "$(VENV)/s3/bin/python" -m pip install --quiet --no-input \
+		--disable-pip-version-check --progress-bar off --requirement $< && touch $@
 
 format: $(STAMP)
 	@"$(PYTHON)" -m ruff check --fix

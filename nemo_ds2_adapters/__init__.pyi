@@ -28,6 +28,7 @@ from .decoding.search import SearchSettings as SearchSettings
 from .errors import AdapterFileError as AdapterFileError
 from .errors import AdapterNameError as AdapterNameError
 from .errors import BaseMismatchError as BaseMismatchError
+from .errors import ClusterError as ClusterError
 from .errors import InputError as InputError
 from .errors import NemoDs2Error as NemoDs2Error
 from .errors import StoreAccessError as StoreAccessError

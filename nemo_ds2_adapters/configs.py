@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,10 +23,15 @@ def shipped_config(name: str) -> DictConfig:
     own = OmegaConf.load(CONFIGS / f"{name}.yaml")
     assert isinstance(own, DictConfig)
     own.pop("hydra", None)
-    parts = [own if part == "_self_" else shipped_config(f"{folder}/{part}") for part in _parts(own)]
+    parts: list[Any] = []
+    for part in own.pop("defaults", ["_self_"]):
+        if isinstance(part, str):
+            parts.append(own if part == "_self_" else shipped_config(f"{folder}/{part}"))
+        elif not any(group.startswith("override ") for group in part):  # which is of Hydra's own, /hydra/sweeper
+            parts += [{group: shipped_config(f"{folder}/{group}/{choice}")} for group, choice in part.items()]
     return DictConfig(OmegaConf.merge(*parts))
 
 
-def _parts(config: DictConfig) -> list[str]:
-    """The config's defaults, in their order, but for Hydra's own (`override /hydra/sweeper`)."""
-    return [part for part in config.pop("defaults", ["_self_"]) if isinstance(part, str)]
+def choices(section: str) -> list[str]:
+    """What a section of a config can be chosen to be, as in `cluster=ray`; none if it is set key by key only."""
+    return sorted({path.stem for path in CONFIGS.glob(f"*/{section}/*.yaml")})

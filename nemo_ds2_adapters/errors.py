@@ -64,6 +64,12 @@ class StoreAccessError(AdapterFileError):
     code = "store_access"
 
 
+class ClusterError(NemoDs2Error):
+    """A cluster that does not go on; what was finished is kept, and the same command goes on where it was."""
+
+    code = "cluster"
+
+
 @contextmanager
 def naming(label: object) -> Iterator[None]:
     """Begin the message of an `AdapterFileError` that leaves the block with the file it is about."""

@@ -15,6 +15,7 @@ CODES = {
     "StreamError": "stream",
     "StoreBusyError": "store_busy",
     "StoreAccessError": "store_access",
+    "ClusterError": "cluster",
 }
 
 

@@ -153,7 +153,7 @@ def normalised(distribution: str) -> str:
 
 def test_every_imported_distribution_is_declared() -> None:
     providers = importlib.metadata.packages_distributions()
-    declared = declared_distributions("lm", "microphone", "onnx", "ray", "serve")
+    declared = declared_distributions("lm", "microphone", "onnx", "ray", "s3", "serve")
     missing = []
     for path in package_files():
         module = module_name(path)

@@ -1,10 +1,10 @@
 """One adapter per speaker, in one run: each goes to the store as soon as it is finished."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
@@ -13,13 +13,15 @@ from tqdm import tqdm
 from nemo_ds2_adapters.activations.cache import CacheSettings, PrefixCache
 from nemo_ds2_adapters.adaptation.engine import OnEpoch
 from nemo_ds2_adapters.adaptation.group import adapt_group
+from nemo_ds2_adapters.adaptation.plan import Plan, population
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
-from nemo_ds2_adapters.adaptation.voice_prior.choice import Outcome, is_of_use
-from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings, learn_by_parts, why_no_prior
-from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, check_fits, describe, weights_hash
+from nemo_ds2_adapters.adaptation.voice_prior.choice import Outcome
+from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings, learn_by_parts
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, weights_hash
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers
 from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -78,75 +80,78 @@ def adapt_speakers(
     """
     check_whole("model.adapter.users_at_once", users_at_once, 1)
     store.check_writable()
-    base = fingerprint(model)  # hashed once
-    if prior is not None:
-        check_fits(prior, base)
-        start = prior.adapter
-    identity: list[Any] = [asdict(settings), start.config, weights_hash(start)]
-    if prior is None and own_prior is not None:
-        if reason := why_no_prior(speakers, start, own_prior):
-            say(f"no voice prior is made of these speakers ({reason}): each one's own recordings decide")
-            own_prior = None
-        else:
-            identity += [asdict(own_prior), {speaker.user_id: speaker.data_hash() for speaker in speakers}]
-    settings_hash = _hash(identity)
-    results: dict[str, SpeakerResult] = {}
-    for speaker in speakers:
-        if speaker.problem is None and (done := _finished(speaker, settings_hash, base, store)):
-            results[speaker.user_id] = done
+    people = population(speakers)
+    cache = cache or CacheSettings()
+    plan = Plan.of(
+        fingerprint(model),
+        settings,
+        start,
+        people,
+        prior=prior,
+        own_prior=own_prior,
+        say=say,
+        key=key,
+        users_at_once=users_at_once,
+        cache=cache,
+        keep_activations=keep_activations,
+    )
+    results = finished_before(speakers, store, plan)
     pending = [speaker for speaker in speakers if speaker.user_id not in results]
-    heard = speakers if own_prior and pending else pending
-    check_speakers(tqdm(heard, "checking recordings", unit="user", leave=False, disable=not progress), key, model)
-    for speaker in pending:
-        if speaker.problem is not None:
-            results[speaker.user_id] = _result(speaker, "skipped", problem=speaker.problem)
-    pending = [speaker for speaker in pending if speaker.problem is None]
-    queues: list[tuple[VoicePrior | None, list[Speaker]]] = [(prior, pending)]
     shared = None
-    if own_prior and pending:
-        shared = (cache or CacheSettings()).open()  # what is computed for the priors is used once more
-        queues = _with_priors(model, speakers, pending, start, own_prior, shared, progress, say)
-    groups = [
-        (of_queue, queue[first : first + users_at_once])
-        for of_queue, queue in queues
-        for first in range(0, len(queue), users_at_once)
-    ]
+    heard = pending
+    if plan.own_prior and pending:
+        shared = cache.open()  # what is computed for the priors is used once more
+        heard = [*pending, *(one for one in people if one.user_id in results)]
+    check_speakers(tqdm(heard, "checking recordings", unit="user", leave=False, disable=not progress), key, model)
+    if plan.own_prior and pending:
+        plan = plan.with_priors(
+            people, partial(learn_by_parts, model, people, start, cache=shared, progress=progress), say
+        )
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR, disable=not progress) as bar:
-        for of_group, group in groups:
-            opened = shared or (cache or CacheSettings()).open()
-            for speaker, outcome in _outcomes(
-                model, group, settings, start, of_group, store, opened, keep_activations, on_epoch
-            ):
-                results[speaker.user_id] = _kept(speaker, outcome, settings, settings_hash, of_group, store)
-                bar.update(len(results) - bar.n)
+        for result in adapt_pending(model, pending, store, plan, shared, on_epoch):
+            results[result.user] = result
+            bar.update()
     return [results[speaker.user_id] for speaker in speakers]
 
 
-def _with_priors(
+def finished_before(speakers: Sequence[Speaker], store: AdapterStore, plan: Plan) -> dict[str, SpeakerResult]:
+    """What an earlier run with the same data, base and settings reached, by user; who is not in it is pending."""
+    found = {}
+    for speaker in speakers:
+        if speaker.problem is None and (done := _finished(speaker, store, plan)):
+            found[speaker.user_id] = done
+    return found
+
+
+def adapt_pending(
     model: ASRModel,
     speakers: Sequence[Speaker],
-    pending: Sequence[Speaker],
-    start: Adapter,
-    settings: PriorSettings,
-    cache: PrefixCache,
-    progress: bool,
-    say: Callable[[str], object],
-) -> list[tuple[VoicePrior | None, list[Speaker]]]:
-    """Whom each prior is for, of the pending speakers; no prior for anybody if none is of use."""
-    if reason := why_no_prior(speakers, start, settings):
-        say(f"no voice prior is made of these speakers ({reason}): each one's own recordings decide")
-        return [(None, list(pending))]
-    parts = learn_by_parts(model, speakers, start, settings, cache, progress)
-    for prior, part in parts:
-        say(f"for {len(part)} speakers, who are not in it, a {describe(prior)[0]}")
-        for line in describe(prior)[1:]:
-            say(line)
-    if not any(is_of_use(prior) for prior, _ in parts):
-        say("no prior is safely of use to those left out of it: each one's own recordings decide")
-        return [(None, list(pending))]
-    number = {speaker.user_id: k for k, (_, part) in enumerate(parts) for speaker in part}
-    # Who has said too little to be in any population may have any prior.
-    return [(prior, [s for s in pending if number.get(s.user_id, 0) == k]) for k, (prior, _) in enumerate(parts)]
+    store: AdapterStore,
+    plan: Plan,
+    cache: PrefixCache | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Iterator[SpeakerResult]:
+    """Adapt speakers, group by group, and put what comes of each into the store: their results as they come.
+
+    Args:
+        model: the plan's base; it must not be used until this is over.
+        speakers: checked; who has a problem is skipped.
+        store: where adapters go.
+        plan: for all of them.
+        cache: of activations; None: one for each group, as the plan says.
+        on_epoch: see `adapt_speakers`.
+    """
+    speakers = sorted(speakers, key=lambda speaker: user_hash(speaker.user_id))
+    # Who is skipped has a place in a group too, as with a cluster's driver, which does not look at recordings.
+    for group in plan.groups(speakers, lambda speaker: user_hash(speaker.user_id), attrgetter("seconds")):
+        for speaker in group:
+            if speaker.problem is not None:
+                yield _result(speaker, "skipped", problem=speaker.problem)
+        ready = [speaker for speaker in group if speaker.problem is None]
+        if not ready:
+            continue
+        for speaker, outcome in _outcomes(model, ready, store, plan, cache or plan.cache.open(), on_epoch):
+            yield _kept(speaker, outcome, store, plan)
 
 
 def within_limits(speakers: Sequence[Speaker], section: Mapping[str, Any]) -> list[Speaker]:
@@ -167,12 +172,9 @@ def within_limits(speakers: Sequence[Speaker], section: Mapping[str, Any]) -> li
 def _outcomes(
     model: ASRModel,
     group: Sequence[Speaker],
-    settings: Settings,
-    start: Adapter,
-    prior: VoicePrior | None,
     store: AdapterStore,
+    plan: Plan,
     shared: PrefixCache,
-    keep_activations: bool,
     on_epoch: OnEpoch | None,
 ) -> Iterator[tuple[Speaker, Outcome]]:
     """Of every speaker of a group; what goes wrong for one is that speaker's outcome, for all everybody's."""
@@ -180,38 +182,32 @@ def _outcomes(
     ready = []
     for speaker in group:
         try:
-            caches.append(PrefixCache(store.cache_folder(speaker.user_id), 0.0) if keep_activations else shared)
+            caches.append(PrefixCache(store.cache_folder(speaker.user_id), 0.0) if plan.keep_activations else shared)
         except NemoDs2Error as error:
             yield speaker, Outcome(problem=str(error))
         else:
             ready.append(speaker)
     waiting = dict(enumerate(ready))
     try:
-        groups = [speaker.utterances for speaker in ready]
-        for number, outcome in adapt_group(model, groups, settings, start, caches, prior, on_epoch):
+        groups, prior = [speaker.utterances for speaker in ready], plan.prior_for(group[0].user_id)
+        for number, outcome in adapt_group(model, groups, plan.settings, plan.start, caches, prior, on_epoch):
             yield waiting.pop(number), outcome
     except NemoDs2Error as error:
         for speaker in waiting.values():
             yield speaker, Outcome(problem=str(error))
 
 
-def _kept(
-    speaker: Speaker,
-    outcome: Outcome,
-    settings: Settings,
-    settings_hash: str,
-    prior: VoicePrior | None,
-    store: AdapterStore,
-) -> SpeakerResult:
+def _kept(speaker: Speaker, outcome: Outcome, store: AdapterStore, plan: Plan) -> SpeakerResult:
     """Put what came of a speaker's training into the store."""
     if outcome.problem is not None:
         return _result(speaker, "skipped", problem=outcome.problem)
     reached = {name: getattr(outcome, name) for name in REACHED}
     if outcome.adapter is None:
         return _result(speaker, "base kept: no adapter", **reached)
+    prior = plan.prior_for(speaker.user_id)
     metadata = {
-        "settings": settings_hash,
-        "training": asdict(settings),
+        "settings": plan.identity,
+        "training": asdict(plan.settings),
         "data": speaker.data_hash(),
         "seconds_of_speech": speaker.seconds,
         "prior": weights_hash(prior.adapter) if prior else None,
@@ -226,13 +222,12 @@ def _kept(
     return _result(speaker, status, **reached)
 
 
-def _finished(speaker: Speaker, settings_hash: str, base: str, store: AdapterStore) -> SpeakerResult | None:
-    """What an earlier run with the same data, base and settings reached; None if there was none."""
+def _finished(speaker: Speaker, store: AdapterStore, plan: Plan) -> SpeakerResult | None:
     try:
         info = store.header(speaker.user_id).info if store.has(speaker.user_id) else None
     except NemoDs2Error:
         return None  # a damaged version is replaced by a new one
-    if info is None or (info.fingerprint, info.metadata.get("settings")) != (base, settings_hash):
+    if info is None or (info.fingerprint, info.metadata.get("settings")) != (plan.base, plan.identity):
         return None
     if info.metadata.get("data") != speaker.data_hash():
         return None
@@ -249,7 +244,3 @@ def _result(speaker: Speaker, status: str, **reached: Any) -> SpeakerResult:
         findings=speaker.findings,
         **reached,
     )
-
-
-def _hash(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,9 @@
 """What trainings reached: of one adapter, and of a run over many speakers; for people and programs."""
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -109,28 +111,31 @@ def write_reports(results: Sequence[SpeakerResult], folder: Path) -> None:
     write_picture(rates, as_png, _whence(results))
 
 
-def by_seconds(results: Sequence[SpeakerResult]) -> list[dict[str, Any]]:
+def by_seconds(results: Iterable[SpeakerResult]) -> list[dict[str, Any]]:
     """What became of people, by how much they have spoken: how many have what, and their mean word error rates."""
+    kinds, sums = Counter[tuple[int, str | None]](), Counter[tuple[int, str]]()
+    for one in results:
+        if one.wer_before is not None and one.wer_after is not None:
+            row = bisect_right(SECONDS, one.seconds) - 1
+            kinds[row, one.kind] += 1
+            sums.update({(row, "users"): 1, (row, "before"): one.wer_before, (row, "after"): one.wer_after})
     rows = []
-    for low, high in pairwise(SECONDS):
-        some = [one for one in results if low <= one.seconds < high and one.wer_before is not None]
-        if some:
-            before, after = (sum(getattr(one, f"wer_{at}") for one in some) for at in ("before", "after"))
-            kinds = {kind: sum(one.kind == kind for one in some) for kind in WHAT}
+    for row, (low, high) in enumerate(pairwise(SECONDS)):
+        if users := sums[row, "users"]:
             rows.append(
                 {
                     "from_seconds": low,
                     "to_seconds": high if high < math.inf else None,
-                    "users": len(some),
-                    **kinds,
-                    "wer_before": before / len(some),
-                    "wer_after": after / len(some),
+                    "users": users,
+                    **{kind: kinds[row, kind] for kind in WHAT},
+                    "wer_before": sums[row, "before"] / users,
+                    "wer_after": sums[row, "after"] / users,
                 }
             )
     return rows
 
 
-def outcomes(results: Sequence[SpeakerResult]) -> list[str]:
+def outcomes(results: Iterable[SpeakerResult]) -> list[str]:
     """The same in lines for a person."""
     lines = []
     for row in by_seconds(results):

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as shown
@@ -82,20 +82,30 @@ def read_lines(
 
     Not `transcribed`, a line needs neither text nor duration; without one, an utterance lasts as long as its file.
     """
-    found: list[Utterance | BadLine] = []
+    found = [
+        parse_line(line, manifest, f"{manifest}, line {number}", transcribed)
+        for manifest, number, line in raw_lines(paths, key)
+    ]
+    if not found:
+        raise InputError(f"{key}={paths}: the manifest has no utterances")
+    return found
+
+
+def raw_lines(paths: FilePath | Sequence[FilePath] | None, key: str) -> Iterator[tuple[Path, int, bytes]]:
+    """The lines of manifests that are not empty, one after the other as they are read: manifest, number, bytes.
+
+    `paths` and `key` are as of `read_manifest`. Raises InputError: a file cannot be read.
+    """
     for manifest in manifest_paths(paths, key):
         try:
-            lines = manifest.read_bytes().split(b"\n")  # other line ends are legal within JSON
+            with manifest.open("rb") as file:  # which ends lines at b"\n" alone; others are legal within JSON
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield manifest, number, line
         except FileNotFoundError:
             raise InputError(f"{key}={manifest}: no such file") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{key}={manifest}: cannot be read as a text file ({error})") from None
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                found.append(_parsed(line, manifest, f"{manifest}, line {number}", transcribed))
-    if not found:
-        raise InputError(f"{key}={paths}: the manifest has no utterances")
-    return found
 
 
 def manifest_paths(paths: FilePath | Sequence[FilePath] | None, key: str) -> list[Path]:
@@ -110,16 +120,18 @@ def manifest_paths(paths: FilePath | Sequence[FilePath] | None, key: str) -> lis
     return [Path(name.strip() if isinstance(name, str) else name) for name in names]
 
 
-def _parsed(line: bytes, manifest: Path, place: str, transcribed: bool) -> Utterance | BadLine:
+def parse_line(line: bytes, manifest: Path, place: str, transcribed: bool = True) -> Utterance | BadLine:
+    """What a line says; `place` is what to call it in a message."""
     fields: dict[str, Any] = {}
     try:
-        fields = _fields(line)
+        fields = parse_fields(line)
         return _utterance(fields, manifest, place, transcribed)
     except InputError as error:
         return BadLine(place, str(error), fields)
 
 
-def _fields(line: bytes) -> dict[str, Any]:
+def parse_fields(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line, or InputError: it is none."""
     try:
         text = line.decode("utf-8")
         fields = json.loads(text)

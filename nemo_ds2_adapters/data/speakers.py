@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from nemo.collections.asr.models import ASRModel
 
@@ -41,29 +42,38 @@ class Speaker:
 
 
 def read_speakers(paths: str | list[str] | None, key: str, speaker_key: str) -> tuple[list[Speaker], list[BadLine]]:
-    """Sort the lines of a manifest by speaker. A line that is wrong is its speaker's problem, and nobody else's.
+    """Sort the lines of a manifest by speaker: see `sort_by_speaker`; paths and `key` are as of `read_manifest`.
+
+    Raises InputError: the manifest cannot be read, has no lines or none that says whose it is, or one without a user
+    id.
+    """
+    speakers, nobodys = sort_by_speaker(read_lines(paths, key), speaker_key)
+    if not speakers:
+        raise nobodys[0]
+    return speakers, nobodys
+
+
+def sort_by_speaker(lines: Iterable[Utterance | BadLine], speaker_key: str) -> tuple[list[Speaker], list[BadLine]]:
+    """Whose lines these are. A line that is wrong is its speaker's problem, and nobody else's.
 
     A recording that is listed twice is a problem too: of one speaker, since it could not be left out of training to be
-    scored, and of several, since nobody knows whose it is. `speaker_key` is the field that names the speaker; paths
-    and `key` are as of `read_manifest`.
+    scored, and of several, since nobody knows whose it is. `speaker_key` is the field that names the speaker.
 
-    Returns the speakers, and the lines that are no JSON objects and so do not say whose they are. Raises InputError:
-    the manifest cannot be read, has no lines or none that says whose it is, or one without a user id.
+    Returns the speakers, and the lines that are no JSON objects and so do not say whose they are. Raises InputError: a
+    line has no user id.
     """
     speakers: dict[str, Speaker] = {}
     nobodys: list[BadLine] = []
-    for line in read_lines(paths, key):
+    for line in lines:
         if isinstance(line, BadLine) and not line.fields:
             nobodys.append(line)
             continue
-        user_id = _user_id(line, speaker_key)
+        user_id = user_id_of(line.fields, line.place, speaker_key)
         speaker = speakers.setdefault(user_id, Speaker(user_id))
         if isinstance(line, BadLine):
             speaker.problem = speaker.problem or str(line)
         else:
             speaker.utterances.append(line)
-    if not speakers:
-        raise nobodys[0]
     found = list(speakers.values())
     for speaker in found:
         if len(speaker.utterances) < LEAST_UTTERANCES:
@@ -103,10 +113,11 @@ def _note_equal(found: Iterable[tuple[Speaker, Utterance, object]]) -> None:
             speaker.problem = speaker.problem or f"{utterance.label} is there twice, as {equal.label}{whose} too"
 
 
-def _user_id(line: Utterance | BadLine, speaker_key: str) -> str:
-    value = line.fields.get(speaker_key)
+def user_id_of(fields: Mapping[str, Any], place: str, speaker_key: str) -> str:
+    """Whose a line with these fields is, or InputError: begins with `place`."""
+    value = fields.get(speaker_key)
     if value is None:
-        raise InputError(f"{line.place}: no field {speaker_key!r}; set model.adapter.speaker_key")
+        raise InputError(f"{place}: no field {speaker_key!r}; set model.adapter.speaker_key")
     if not isinstance(value, str):  # evaluation and transcription do not take it for a user id either
-        raise InputError(f"{line.place}: {speaker_key}={value!r}, expected text that names a user")
-    return check_user_id(value, f"{line.place}: {speaker_key}")
+        raise InputError(f"{place}: {speaker_key}={value!r}, expected text that names a user")
+    return check_user_id(value, f"{place}: {speaker_key}")

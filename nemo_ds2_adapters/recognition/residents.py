@@ -54,6 +54,23 @@ class Stack:
             self.adapters.write(slot, states)
 
 
+class Stacks:
+    """A stack for each architecture that occurs."""
+
+    def __init__(self, slots: int, like: Tensor) -> None:
+        self._slots = slots
+        self._like = like
+        self._of: dict[Hashable, Stack] = {}
+
+    def of(self, branches: Sequence[Branch]) -> Stack:
+        """The stack of an architecture; if it is made, those that nobody uses go."""
+        signature = tuple(branch.signature for branch in branches)
+        if signature not in self._of:
+            self._of = {known: stack for known, stack in self._of.items() if len(stack.free) < stack.slots}
+            self._of[signature] = Stack(branches, self._slots, self._like)
+        return self._of[signature]
+
+
 @dataclass(eq=False)
 class Resident:
     """One user's adapter in a bank. Its slot is not given to another while it is in use."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store import words
-from nemo_ds2_adapters.store.folder import CACHE, Folder
+from nemo_ds2_adapters.store.folder import CACHE, CLAIM, Folder
 from nemo_ds2_adapters.store.shelf import check_version
 from nemo_ds2_adapters.store.version import versions_among
 
@@ -61,7 +61,8 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
         swept = []
     for name in left + swept:
         report.repaired.append(f"{user}/{name}: removed, left by a write that was interrupted or by an older version")
-    for name in set(names) - {v.file_name for v in versions} - {*left, CACHE, words.FILE}:
+    claims = filter(CLAIM.fullmatch, names)  # of writers that are at work, or were killed: that cannot be told
+    for name in set(names) - {v.file_name for v in versions} - {*left, *claims, CACHE, words.FILE}:
         report.problems.append(f"{user}/{name}: does not belong here")
     if not set(names) - {*left}:
         folder.remove_user(user)

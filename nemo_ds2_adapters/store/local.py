@@ -12,7 +12,16 @@ from typing import TypeVar
 
 from nemo_ds2_adapters.errors import AdapterFileError, StoreAccessError, StoreBusyError
 from nemo_ds2_adapters.formats.atomic import write_atomically
-from nemo_ds2_adapters.store.folder import CACHE, FORMAT_FILE, SHARD_LENGTH, SHARD_NAME, USER_NAME, USERS, Folder
+from nemo_ds2_adapters.store.folder import (
+    CACHE,
+    FORMAT_FILE,
+    SHARD_LENGTH,
+    SHARD_NAME,
+    USER_NAME,
+    USERS,
+    Folder,
+    next_number,
+)
 
 LOCKS = "locks"
 OWNER_ONLY = 0o600  # permissions of files
@@ -117,6 +126,11 @@ class LocalFolder(Folder):
                 with suppress(OSError):  # what stands above says more
                     os.rmdir(new)
             raise
+
+    @contextmanager
+    def numbered(self, user: str) -> Iterator[tuple[int, list[str]]]:
+        names = self.names(user)
+        yield next_number(names), names  # the lock keeps it from others
 
     def remove(self, user: str, names: list[str]) -> None:
         for name in names:

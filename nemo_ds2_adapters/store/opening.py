@@ -10,7 +10,7 @@ from nemo_ds2_adapters.store.local import LocalFolder
 
 
 def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float) -> Folder:
-    """The place at a local path or an fsspec URL, which is a store, or becomes one.
+    """The place at a local path or a URL of an object store, which is a store, or becomes one.
 
     Raises InputError: it is no store and `create` is false, or something else lies there, or it is of a later version.
     """
@@ -31,10 +31,10 @@ def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float)
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a store at a local path or an fsspec URL.
+    """Whether there is a store at a local path or a URL of an object store.
 
     Raises:
-        InputError: fsspec does not know the protocol.
+        InputError: no such protocol, or what speaks it is not installed.
     """
     return _place(path, lock_timeout=0).format_text() is not None
 

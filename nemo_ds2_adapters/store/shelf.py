@@ -106,13 +106,12 @@ class Shelf:
     def append(self, user_id: str, data: bytes, suffix: str = SUFFIX) -> Version:
         """Add a version; one step makes it current. The caller holds the lock."""
         user = user_hash(user_id)
-        names = self.folder.names(user)
-        versions = versions_among(names)
-        version = Version.now(data, versions[-1].number + 1 if versions else 1, suffix)
-        self.keep(user_id, data, version)
+        with self.folder.numbered(user) as (number, names):
+            version = Version.now(data, number, suffix)
+            self.keep(user_id, data, version)
         if self.keep_versions is not None:
-            self.remove(user_id, [*versions, version][: -self.keep_versions])
-        self.folder.remove(user, self.folder.leftovers(names))
+            self.remove(user_id, [*versions_among(names), version][: -self.keep_versions])
+        self.folder.remove(user, self.folder.leftovers([*names, version.file_name]))
         return version
 
     def keep(self, user_id: str, data: bytes, version: Version) -> None:

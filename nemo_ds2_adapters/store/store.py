@@ -28,7 +28,7 @@ PRIOR = "nemo_ds2_adapters:voice_prior"
 
 
 class AdapterStore:
-    """Adapters by user id, with their earlier versions, in a local directory or at an fsspec URL.
+    """Adapters by user id, with their earlier versions, in a local directory or an object store.
 
     Any number of processes and threads may read and write at the same time. In a local directory a put that is killed
     at any instant leaves the old version or the new one, concurrent puts are all kept, and files are readable by their

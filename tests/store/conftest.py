@@ -1,8 +1,13 @@
-"""A store, and adapters that differ in one number."""
+"""Stores on disk and on S3, and adapters that differ in one number."""
 
 import copy
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 import torch
@@ -57,6 +62,33 @@ def adapter(made: dict[str, Adapter], request: pytest.FixtureRequest) -> Adapter
         return result
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of an S3 server on loopback, a process of its own."""
+    python = Path(sys.prefix, "s3", "bin", "python")
+    if not python.exists():
+        pytest.skip("there is no S3 server: make test installs it, see the Makefile")
+    server = subprocess.Popen(
+        [python, Path(__file__).with_name("s3_server.py")], stdout=PIPE, stderr=DEVNULL, text=True
+    )
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place for a store in a bucket of its own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    bucket = uuid4().hex
+    urlopen(Request(f"{s3_server}/{bucket}", method="PUT")).close()
+    return f"s3://{bucket}/people/adapters"
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """What a store does with adapters, one process, a local directory and an object store alike."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import torch
@@ -27,10 +25,11 @@ from nemo_ds2_adapters.store.store import AdapterStore
 USERS = ["john.doe@example.com", "홍길동", "a/b:c+d", "..", "123", "null", "e", "x" * 200]
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AdapterStore]:
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> AdapterStore:
     """The same tests for both kinds of place."""
-    yield AdapterStore(tmp_path / "store" if request.param == "local" else f"memory://{uuid4().hex}/store")
+    place = tmp_path / "store" if request.param == "local" else request.getfixturevalue("url")
+    return AdapterStore(place)
 
 
 def of_another_base(adapter: Adapter) -> Adapter:

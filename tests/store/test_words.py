@@ -109,8 +109,8 @@ def test_a_link_is_not_followed(store: AdapterStore, root: Path, tmp_path: Path)
         store.words(JOHN)
 
 
-def test_at_a_url(adapter) -> None:
-    store = AdapterStore("memory://words-test")
+def test_at_a_url(url: str, adapter) -> None:
+    store = AdapterStore(url)
     store.put(JOHN, adapter())
     store.put_words(JOHN, ["Siobhan"])
     assert store.words(JOHN) == ("Siobhan",)

@@ -1,6 +1,7 @@
 """Learning a voice prior from a population: its adapter, and what became of those who were left out of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from nemo.collections.asr.models import ASRModel
@@ -24,6 +25,9 @@ LEAST_UTTERANCES = 3  # of a speaker
 # Others whom a prior made in passing must know: of 857 wrong words the speech of 5, 15 and 40 others left 799, 716 and
 # 615 after adaptation, and before it that of 5 made things worse.
 LEAST_OTHERS = 15
+
+Learnt = tuple[Adapter, list[Tried]]  # the adapter of those who are not in a part, and how the part fared with it
+Learn = Callable[[Sequence[Speaker], Sequence[int]], list[Learnt]]  # of people, for each of these parts
 
 
 def fit_prior(
@@ -59,6 +63,7 @@ def learn_prior(
     settings: PriorSettings | None = None,
     cache: PrefixCache | None = None,
     progress: bool = False,
+    learn: Learn | None = None,
 ) -> VoicePrior:
     """Learn a prior.
 
@@ -72,6 +77,7 @@ def learn_prior(
         settings: of the training.
         cache: of activations; None: in memory, and beyond a limit in temporary files.
         progress: show a bar.
+        learn: does it for the parts, elsewhere and at the same time perhaps; None: `learn_parts` here.
 
     Raises:
         InputError: too few speakers, or the adapter does not fit the model.
@@ -83,8 +89,9 @@ def learn_prior(
             f"{len(people)} speakers with {LEAST_UTTERANCES} utterances or more are too few for a voice prior, "
             f"at least {max(LEAST_SPEAKERS, settings.folds)} are needed"
         )
-    adapters, tried = _left_out(model, people, start, settings, cache, progress, everybody=True)
-    return measured(adapters[-1], tried, people, settings)
+    learn = learn or partial(learn_parts, model, start, settings, cache=cache, progress=progress)
+    *parts, (everybodys, _) = learn(people, range(settings.folds + 1))
+    return measured(everybodys, [one for _, tried in parts for one in tried], people, settings)
 
 
 def learn_by_parts(
@@ -94,6 +101,7 @@ def learn_by_parts(
     settings: PriorSettings,
     cache: PrefixCache | None = None,
     progress: bool = False,
+    learn: Learn | None = None,
 ) -> list[tuple[VoicePrior, list[Speaker]]]:
     """For each part of the speakers, a prior of the others: its adapter has not heard them, its record is of others.
 
@@ -103,12 +111,13 @@ def learn_by_parts(
         the priors, each with the speakers it is for.
     """
     people = usable(speakers)
-    adapters, tried = _left_out(model, people, start, settings, cache, progress, everybody=False)
+    learn = learn or partial(learn_parts, model, start, settings, cache=cache, progress=progress)
+    learnt = learn(people, range(settings.folds))
     found = []
-    for k, adapter in enumerate(adapters):
+    for k, (adapter, _) in enumerate(learnt):
+        tried = [one for part, (_, of_part) in enumerate(learnt) for one in of_part if part != k]
         others = [person for i, person in enumerate(people) if i % settings.folds != k]
-        prior = measured(adapter, [one for one in tried if one.part != k], others, settings)
-        found.append((prior, people[k :: settings.folds]))
+        found.append((measured(adapter, tried, others, settings), people[k :: settings.folds]))
     return found
 
 
@@ -130,26 +139,31 @@ def usable(speakers: Sequence[Speaker]) -> list[Speaker]:
     return [one for one in speakers if one.problem is None and len(one.utterances) >= LEAST_UTTERANCES]
 
 
-def _left_out(
+def learn_parts(
     model: ASRModel,
-    people: Sequence[Speaker],
     start: Adapter,
     settings: PriorSettings,
-    cache: PrefixCache | None,
-    progress: bool,
-    everybody: bool,
-) -> tuple[list[Adapter], list[Tried]]:
-    """The adapter of everybody but one part for each part, perhaps that of everybody, and how the parts fared."""
+    people: Sequence[Speaker],
+    parts: Sequence[int],
+    *,
+    cache: PrefixCache | None = None,
+    progress: bool = False,
+) -> list[Learnt]:
+    """For each part of the people, the adapter of the others, and how those in the part fared with it.
+
+    Of all who are at the same place modulo `settings.folds` there is one part; the part after the last is nobody, its
+    adapter everybody's. What is learnt for a part does not depend on which others are asked for, up to rounding.
+    """
     with training_engine(model, [person.utterances for person in people], start, cache) as (engine, positions, start):
-        parts = [positions[k :: settings.folds] for k in range(settings.folds)]
-        groups = [[p for p in positions if p not in part] for part in parts]
-        populations = [[i for one in group for i in one] for group in [*groups, *([positions] if everybody else [])]]
+        of_part = {k: positions[k :: settings.folds] if k < settings.folds else [] for k in parts}
+        populations = [[i for one in positions if one not in left_out for i in one] for left_out in of_part.values()]
         members = [engine.member(start, utterances, [], settings.population) for utterances in populations]
         for _ in tqdm(range(settings.epochs), "population", unit="epoch", leave=False, disable=not progress):
             engine.train_epoch(members)
         adapters = [with_metadata(member.adapter(), {}) for member in members]
         base = dict(enumerate(engine.score(range(len(engine.data)))))
-        tried: list[Tried] = []
-        for k in tqdm(range(settings.folds), "left out", unit="part", leave=False, disable=not progress):
-            tried += try_people(engine, adapters[k], k, parts[k], base, settings)
-    return adapters, tried
+        bar = tqdm(of_part.items(), "left out", unit="part", leave=False, disable=not progress)
+        return [
+            (adapter, try_people(engine, adapter, k, left_out, base, settings) if left_out else [])
+            for adapter, (k, left_out) in zip(adapters, bar)
+        ]

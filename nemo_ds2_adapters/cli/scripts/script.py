@@ -17,7 +17,7 @@ from omegaconf.errors import InterpolationResolutionError
 from nemo_ds2_adapters.adapters.chosen import NAME_KEY, SECTION, USER_KEY
 from nemo_ds2_adapters.adapters.users import hydra_override
 from nemo_ds2_adapters.cli.output import quiet
-from nemo_ds2_adapters.configs import CONFIGS, shipped_config
+from nemo_ds2_adapters.configs import CONFIGS, choices, shipped_config
 from nemo_ds2_adapters.data.manifest import manifest_paths
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.formats.scratch import own_temporary_folder
@@ -131,6 +131,8 @@ def _misread(argument: str, text: str, several: bool, is_section: bool) -> str |
     if override.is_sweep_override():
         return advice if key in TEXT_KEYS and not several else None
     value = override.value()
+    if is_section and (possible := choices(key)):
+        return None if value in possible else f"is not known, expected one of {', '.join(possible)}"
     if is_section:
         return None if isinstance(value, dict) else f"is no section: {key} has keys of its own"
     if key not in TEXT_KEYS:

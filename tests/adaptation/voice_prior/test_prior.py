@@ -166,7 +166,7 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
     assert not any(one.is_expected for one in few)
 
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.voice_prior.fit_prior.LEAST_OTHERS", 3)
-    monkeypatch.setattr("nemo_ds2_adapters.adaptation.many_speakers.is_of_use", lambda prior: True)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.plan.is_of_use", lambda prior: True)
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.group.is_unlike", lambda *_: False)
     made = run(people)
     assert all(one.is_expected and "s of speech" in one.reason for one in made)
@@ -179,7 +179,7 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
     assert [one.kind for one in run(people)] == [one.kind for one in made]
     assert "finished before" not in {one.status for one in run(changed)}
 
-    monkeypatch.setattr("nemo_ds2_adapters.adaptation.many_speakers.is_of_use", is_of_use)
+    monkeypatch.setattr("nemo_ds2_adapters.adaptation.plan.is_of_use", is_of_use)
     without = run(people, store=AdapterStore(tmp_path / "no"))
     assert said[-1] == "no prior is safely of use to those left out of it: each one's own recordings decide"
     assert not any(one.is_expected for one in without)
