@@ -65,12 +65,15 @@ def serve(
         raise InputError(f"{', '.join(missing)} is missing: pip install 'nemo_ds2_adapters[{extras}]'")
     if cluster is None and (cluster_address is not None or replicas is not None):
         raise InputError("--cluster-address and --replicas go with --cluster ray")
-    replicas = REPLICAS if replicas is None else replicas
+    replicas, cores = REPLICAS if replicas is None else replicas, os.cpu_count() or 1
     if replicas < 1:
         raise InputError(f"--replicas {replicas}: expected at least 1")
-    cores = os.cpu_count() or 1
     if cluster and cluster_address is None and replicas > cores:
         raise InputError(f"--replicas {replicas}: this machine has {cores} cores, and each replica needs one")
+    if cluster and cluster_address is not None:
+        from nemo_ds2_adapters.cluster.settings import ClusterSettings
+
+        ClusterSettings(cluster_address).check_reachable()  # before a model is loaded
     if model is None:
         model, prior = DEMO / "base.nemo", prior or DEMO / "prior.pt"
         if not model.is_file():

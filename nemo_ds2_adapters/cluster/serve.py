@@ -2,13 +2,11 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody; to be set before Ray is loaded
 
 import numpy as np
 import ray
@@ -23,8 +21,10 @@ from ray.serve.request_router import ReplicaID
 from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.adapters.users import user_hash
+from nemo_ds2_adapters.cluster.connecting import connected
 from nemo_ds2_adapters.cluster.serve_replica import Replica
 from nemo_ds2_adapters.cluster.serve_router import PIN
+from nemo_ds2_adapters.cluster.settings import ClusterSettings
 from nemo_ds2_adapters.decoding.incremental import Partial
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.serving.base import Kind
@@ -54,13 +54,16 @@ class ClusterRecognition:
         address: of a running cluster, or "auto" for this machine's; None: one of this process's own.
 
     Raises:
-        InputError: there is no such cluster, or the replicas do not start.
+        InputError: there is no such cluster, it has no room, or the replicas do not start.
     """
 
     def __init__(self, settings: ServiceSettings, replicas: int, address: str | None) -> None:
         paths = {name: getattr(settings, name) for name in ("model", "store", "prior", "lm", "prompts")}
         settings = replace(settings, **{name: path and path.absolute() for name, path in paths.items()})
-        _connect(replicas, address)
+        self._connection = ExitStack()
+        self._connection.enter_context(connected(ClusterSettings(address, replicas)))
+        quiet = {"enable_access_log": False, "log_level": "WARNING"}
+        serve.start(proxy_location="Disabled", logging_config=quiet)
         self._name = application_name(settings.store)
         deployment = serve.deployment(
             name="replica",
@@ -75,7 +78,7 @@ class ClusterRecognition:
                 request_router_class=ROUTER,  # type: ignore[arg-type]
                 request_router_kwargs={"num_fallback_replicas": FALLBACKS},
             ),
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            logging_config=quiet,
         )(Replica)
         try:
             self._handle: DeploymentHandle[Any] = serve.run(
@@ -130,7 +133,7 @@ class ClusterRecognition:
     def close(self) -> None:
         """See `Recognition`."""
         serve.delete(self._name)
-        ray.shutdown()
+        self._connection.close()
 
     def _everywhere(self, method: str, *arguments: Any) -> dict[str, Any]:
         """What the replicas answer, by their ids. One that dies meanwhile is left out, with what it had in memory."""
@@ -198,20 +201,6 @@ async def _ask(handle: DeploymentHandle[Any], method: str, key: str, *arguments:
 def application_name(store: Path) -> str:
     """What Ray calls the service of a store: started again, it takes the place of what is left of it."""
     return f"ds2_adapters-{hashlib.sha256(str(store.absolute()).encode()).hexdigest()[:8]}"
-
-
-def _connect(replicas: int, address: str | None) -> None:
-    try:
-        ray.init(
-            address or "local",
-            num_cpus=replicas if address is None else None,
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,  # what a replica cannot do, it answers
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError) as error:
-        raise InputError(f"--cluster-address {address}: {str(error).splitlines()[0]}") from error
-    serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
 
 
 def _key(user: str | None) -> str:
