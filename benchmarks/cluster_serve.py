@@ -44,6 +44,7 @@ KILL_SECONDS = 15.0  # after the first request
 WATCH_SECONDS = 5.0
 SEED = 0
 TOLD = ("users", "rate", "exponent", "seconds", "resident")  # of the arguments
+Counts = tuple[float, dict[str, float], dict[str, float]]  # when; requests and hits by replica
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -82,11 +83,15 @@ class Cluster:
             "client": time.process_time(),
         }
 
-    def counted(self, name: str) -> dict[str, float]:
-        """One of the service's counters, by replica."""
+    def counted(self, *names: str) -> list[dict[str, float]]:
+        """Some of the service's counters, each by replica."""
         text = httpx.get(f"{self.service.url}/metrics", timeout=60).text
-        found = re.findall(rf'^ds2_adapters_{name}{{replica="(\w+)"}} (\S+)', text, re.MULTILINE)
-        return {replica: float(value) for replica, value in found}
+        found = [re.findall(rf'^ds2_adapters_{name}{{replica="(\w+)"}} (\S+)', text, re.MULTILINE) for name in names]
+        return [{replica: float(value) for replica, value in one} for one in found]
+
+    def total(self, *names: str) -> list[float]:
+        """The same of all replicas."""
+        return [sum(one.values()) for one in self.counted(*names)]
 
     async def ask(self, client: httpx.AsyncClient, user: int, file: bytes) -> Sent:
         begun = time.monotonic()
@@ -111,11 +116,11 @@ def megabytes(process: int) -> float:
 async def owners(cluster: Cluster, users: int, file: bytes) -> list[str]:
     """Whose replica is which: that whose batches have become more."""
     found = []
-    before = cluster.counted("batch_size_count")
+    (before,) = cluster.counted("batch_size_count")
     async with cluster.client() as client:
         for user in range(users):
             await cluster.ask(client, user, file)
-            after = cluster.counted("batch_size_count")
+            (after,) = cluster.counted("batch_size_count")
             found += [replica for replica in after if after[replica] > before[replica]]
             before = after
     return found
@@ -153,12 +158,12 @@ async def arriving(
         return await asyncio.gather(*pending), killed
 
 
-async def watched(cluster: Cluster, seconds: float) -> list[tuple[float, dict[str, float], dict[str, float]]]:
+async def watched(cluster: Cluster, seconds: float) -> list[Counts]:
     """When, and the banks' requests and hits at that time, again and again."""
     found, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
-        counts = [await asyncio.to_thread(cluster.counted, name) for name in ("bank_requests", "bank_hits")]
-        found.append((time.monotonic(), *counts))
+        requests, hits = await asyncio.to_thread(cluster.counted, "bank_requests", "bank_hits")
+        found.append((time.monotonic(), requests, hits))
         await asyncio.sleep(WATCH_SECONDS)
     return found
 
@@ -172,7 +177,7 @@ def kill(cluster: Cluster, rate: float, seconds: float, some: Callable[[int], li
     """Under load of 32 users, each as often as the others."""
     trace = list(steady(32, rate, 0.0, seconds, SEED))
 
-    async def both() -> tuple[tuple[list[Sent], float], list[tuple[float, dict[str, float], dict[str, float]]]]:
+    async def both() -> tuple[tuple[list[Sent], float], list[Counts]]:
         running = arriving(cluster, trace, some(len(trace)), kill_at=KILL_SECONDS)
         return await asyncio.gather(running, watched(cluster, seconds))
 
@@ -187,13 +192,9 @@ def kill(cluster: Cluster, rate: float, seconds: float, some: Callable[[int], li
         "  longest request, s; when the last that took half as long was answered", f"{slowest:.1f}, {back:.0f}"
     )
     rates = []
-    for (_, requests, hits), (now, more_requests, more_hits) in pairwise(counts):
-        same = [one for one in more_requests if one in requests]
-        asked = sum(more_requests[one] - requests[one] for one in same) + sum(
-            more_requests[one] for one in more_requests if one not in requests
-        )
-        hit = sum(more_hits[one] - hits.get(one, 0.0) for one in more_hits)
-        rates.append(f"{now - killed:+.0f}: {hit / asked if asked else 1:.2f}")
+    for (_, *before), (now, *after) in pairwise(counts):  # of those that have died nothing more is known
+        asked, hits = (sum(new[one] - old.get(one, 0.0) for one in new) for old, new in zip(before, after))
+        rates.append(f"{now - killed:+.0f}: {hits / asked if asked else 1:.2f}")
     table.add_row("  hit rate until so many seconds after it", " ".join(rates))
 
 
@@ -241,35 +242,34 @@ def main() -> None:
         alone = asyncio.run(one_by_one(cluster, favourite * (count // 2), some(count)))
         single = cost(cluster, before, count)
         before, count = cluster.cores(), 400
-        batches = sum(cluster.counted("batch_size_count").values())
+        (batches,) = cluster.total("batch_size_count")
         asyncio.run(all_at_once(cluster, favourite * (count // 2), some(count), 32))
-        mean = count / (sum(cluster.counted("batch_size_count").values()) - batches)
+        mean = count / (cluster.total("batch_size_count")[0] - batches)
         full = cost(cluster, before, count)
-        before, count = cluster.cores(), 60
-        few = range(count)  # who were asked for longest ago
-        loads = sum(cluster.counted("bank_loads").values())
-        asyncio.run(one_by_one(cluster, few, some(count)))
-        loads = sum(cluster.counted("bank_loads").values()) - loads
-        missed = cost(cluster, before, count)
+        loads = range(min(50, arguments.users))
+        begun = time.process_time()
+        for user in loads:
+            store.read(f"user_{user}")
+        load = (time.process_time() - begun) / len(loads)
 
         whole = WARM_UP_SECONDS + arguments.seconds
         trace = list(steady(arguments.users, arguments.rate, arguments.exponent, whole, SEED))
         first = sum(one.at < WARM_UP_SECONDS for one in trace)
         asyncio.run(arriving(cluster, trace[:first], some(first)))
         names = ("bank_requests", "bank_hits", "batch_size_count")
-        counts = {name: sum(cluster.counted(name).values()) for name in names}
+        counts = cluster.total(*names)
         before = cluster.cores()
         sent, _ = asyncio.run(arriving(cluster, trace[first:], some(len(trace) - first)))
         used = cost(cluster, before, len(sent))
-        counts = {name: sum(cluster.counted(name).values()) - counts[name] for name in names}
+        asked, hits, batches = (now - then for now, then in zip(cluster.total(*names), counts))
         seconds = [one.seconds for one in sent]
         assert {one.status for one in sent} == {200}
         measured = {
-            "hit_rate": counts["bank_hits"] / counts["bank_requests"],
-            "batch": len(sent) / counts["batch_size_count"],
+            "hit_rate": hits / asked,
+            "batch": len(sent) / batches,
             **{f"p{percent}": p(seconds, percent) for percent in (50, 95, 99)},
         }
-        for label, value in (("one by one", single), (f"in batches of {mean:.1f}", full), ("not in memory", missed)):
+        for label, value in (("one by one", single), (f"in batches of {mean:.1f}", full)):
             parts = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in value.items())
             table.add_row(f"processor, ms per request, {label}", parts)
         table.add_row("  at random", ", ".join(f"{name} {1000 * value:.1f}" for name, value in used.items()))
@@ -288,7 +288,7 @@ def main() -> None:
                 "front_seconds": front,
                 "batch_seconds": single["replicas"] - row,
                 "recording_seconds": row,
-                "load_seconds": max(0.0, missed["replicas"] - single["replicas"]) * count / loads,
+                "load_seconds": load,
                 "hop_seconds": max(0.0, median - sum(single.values()) - WAIT_SECONDS),
                 "start_seconds": START_SECONDS,
                 "adapter_bytes": adapter_bytes,
