@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,20 +96,17 @@ class ClusterRecognition:
     ) -> Recognised:
         """See `Recognition`."""
         data, key = await run_in_threadpool(file.read), _key(user)
-        for last in (False, True):
+        arguments = ("transcribe", key, data, user, words, timestamps)
+        with _refusing():
             try:
-                return await _ask(self._handle, "transcribe", key, data, user, words, timestamps)
-            except RayActorError:
-                if last:
-                    raise busy("the replica that recognised has died") from None
-        raise AssertionError
+                return await _ask(self._handle, *arguments)
+            except RayActorError:  # another one takes its place
+                return await _ask(self._handle, *arguments)
 
     async def open_talk(self, user: str | None, kind: Kind, sample_rate: int) -> "ClusterTalk":
         """See `Recognition`."""
-        try:
+        with _refusing():
             replica, number, mode = await _ask(self._handle, "open_talk", _key(user), user, kind, sample_rate)
-        except RayActorError:
-            raise busy("the replica that was to listen has died") from None
         return ClusterTalk(self._handle, replica, number, mode)
 
     def close_talk(self, talk: Talk) -> None:
@@ -179,20 +176,32 @@ class ClusterTalk:
     async def _hear(self, is_end: bool) -> Any:
         samples = np.concatenate([np.zeros(0, np.int16), *self._samples])
         self._samples = []
-        try:
-            return await _ask(self._handle, "hear", self._key, *self._place, samples, is_end)
-        except RayActorError:
-            raise busy("the replica that listened has died: begin anew") from None
+        with _refusing():
+            try:
+                return await _ask(self._handle, "hear", self._key, *self._place, samples, is_end)
+            except BackPressureError:
+                if is_end:
+                    raise
+                self._samples = [samples]  # the next time is soon enough
+                return None
 
 
-async def _ask(handle: DeploymentHandle[Any], method: str, key: str, *arguments: Any) -> Any:
-    """A replica's answer: of the one that the key is hashed to, or that it names; of any, if it is empty."""
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What Ray raises, as clients see it."""
     try:
-        answer = await handle.options(method_name=method, session_id=key).remote(*arguments)
+        yield
+    except RayActorError:
+        raise busy("the replica has died: begin anew") from None
     except BackPressureError:
         raise busy("every replica has as many recordings as it takes") from None
     except DeploymentUnavailableError:
         raise busy("no replica runs") from None
+
+
+async def _ask(handle: DeploymentHandle[Any], method: str, key: str, *arguments: Any) -> Any:
+    """A replica's answer: of the one that the key is hashed to, or that it names; of any, if it is empty."""
+    answer = await handle.options(method_name=method, session_id=key).remote(*arguments)
     if isinstance(answer, NemoDs2Error):
         raise answer
     return answer
