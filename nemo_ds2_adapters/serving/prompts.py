@@ -44,21 +44,27 @@ def read_prompts(path: Path, model: EncDecCTCModel) -> list[Prompt]:
     return [Prompt(text, tuple(sounds.split() or text)) for text, _, sounds in parts if _can_write(model, text)]
 
 
-def choose_prompts(prompts: Sequence[Prompt], count: int, tests: int, seed: int) -> tuple[list[str], list[str]]:
-    """Some to train with, each of which brings the most sounds that were seldom yet; and others, drawn by chance."""
+def choose_prompts(
+    prompts: Sequence[Prompt], count: int, tests: int, seed: int, skip: int = 0
+) -> tuple[list[str], list[str]]:
+    """Some to train with, each of which brings the most sounds that were seldom yet; and others, drawn by chance.
+
+    The first `skip`, read before, are left out; after the last one it begins anew.
+    """
     left = list(prompts)
     random.Random(seed).shuffle(left)
     held, left = left[:tests], left[tests:]
     chosen: list[str] = []
     seen: Counter[object] = Counter()
-    while left and len(chosen) < count:
+    skip %= max(1, len(left))
+    while left and len(chosen) < skip + count:
         best = max(
             left, key=lambda one: sum((1 + seen[u]) ** -2 for u in one.units) / (LEAST_LENGTH + len(one.sounds))
         )
         left.remove(best)
         seen.update(best.units)
         chosen.append(best.text)
-    return chosen, [one.text for one in held]
+    return (chosen[skip:] + chosen[:skip])[:count], [one.text for one in held]
 
 
 def _can_write(model: EncDecCTCModel, text: str) -> bool:

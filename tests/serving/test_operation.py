@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from demo.run import PRIOR, STREAM_BASE_MODEL
+from nemo_ds2_adapters.serving.http.server import STOP_SECONDS
 from tests.serving.conftest import CHECKOUT, Person, Served, finished, left_of, path_of, record, transcribe
 
 Start = Callable[..., Served]
@@ -21,6 +22,11 @@ Start = Callable[..., Served]
 def running(client: httpx.Client, job: str) -> None:
     while client.get(f"/v1/jobs/{job}").json()["state"] == "queued":
         time.sleep(0.05)
+
+
+def events(client: httpx.Client, job: str) -> str:
+    with client.stream("GET", f"/v1/jobs/{job}/events") as stream:
+        return stream.read().decode()
 
 
 @pytest.mark.slow
@@ -33,7 +39,16 @@ def test_killed_in_the_middle_of_a_training(start: Start, people: list[Person]) 
         job = client.post(f"{path_of('ann')}/adapter").json()["id"]
         running(client, job)
     for number in (signal.SIGKILL, signal.SIGTERM):
-        assert one.stop(number) == (-9 if number == signal.SIGKILL else 0)
+        with ThreadPoolExecutor(1) as pool, one.client() as client:
+            listening = pool.submit(events, client, job)
+            time.sleep(0.5)
+            begun = time.monotonic()
+            assert one.stop(number) == (-9 if number == signal.SIGKILL else 0)
+        if number == signal.SIGTERM:  # the stream of events ends as it should, and holds nobody up
+            assert listening.result().startswith("event: progress") and "event: end" not in listening.result()
+            assert time.monotonic() - begun < STOP_SECONDS / 2
+        else:
+            assert isinstance(listening.exception(), httpx.TransportError)
         one.start()
         with one.client() as client:
             assert client.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running")

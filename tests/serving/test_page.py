@@ -151,7 +151,7 @@ def test_a_person(start, person: Person, look: Look) -> None:
         page.get_by_label("Who are you?").fill(USER)
         page.keyboard.press("Enter")
 
-        read_ten(page, person, look)
+        read = read_ten(page, person, look)
         assert len([*served.store.rglob("*.flac")]) == 10
         page.route("**/events", lambda route: route.abort(), times=1)  # a connection that is lost
         page.keyboard.press("Enter")
@@ -186,6 +186,12 @@ def test_a_person(start, person: Person, look: Look) -> None:
         (adapter,) = read_adapters(person.folder / "adapter.pt").values()
         assert adapter.parameters > 1000
         look(page, "9-mine")
+        page.get_by_role("button", name="Read more sentences").click()
+        expect(page.locator("#read-again")).to_contain_text("what you read before is not kept")
+        expect(page.locator("#read-count")).to_have_text("Sentence 1 of 10")
+        assert page.locator("#prompt").inner_text() not in read
+        look(page, "9-more")
+        page.get_by_role("button", name="Mine").click()
         page.get_by_role("button", name="Erase me").click()
         look(page, "10-erase")
         page.get_by_role("button", name="Keep it").click()
@@ -198,15 +204,17 @@ def test_a_person(start, person: Person, look: Look) -> None:
         look(page, "11-erased")
 
 
-def read_ten(page: Any, person: Person, look: Look) -> None:
+def read_ten(page: Any, person: Person, look: Look) -> set[str]:
     heading(page, "Read aloud")
     expect(page.locator("#prompt")).to_be_visible()
     skipped = page.locator("#prompt").inner_text()
+    read = set()
     page.get_by_role("button", name="Skip").click()
     for number in range(10):
         expect(page.locator("#read-count")).to_have_text(f"Sentence {number + 1} of 10")
         text = page.locator("#prompt").inner_text()
         assert text != skipped
+        read.add(text)
         if number < BY_MICROPHONE:
             say(page, person, text)
         else:
@@ -226,6 +234,7 @@ def read_ten(page: Any, person: Person, look: Look) -> None:
     expect(page.get_by_role("button", name="Make my adapter")).to_be_focused()
     expect(page.locator("#kept > li")).to_have_count(10)
     look(page, "3-all-read")
+    return read
 
 
 def say(page: Any, person: Person, text: str) -> None:

@@ -25,6 +25,18 @@ def test_ten_chosen_have_more_sounds_than_ten_by_chance(model: EncDecCTCModel) -
     assert choose_prompts(prompts[:5], 10, 3, seed=0)[0]  # fewer than were asked for
 
 
+def test_who_has_read_some_gets_others(model: EncDecCTCModel) -> None:
+    prompts = read_prompts(SHIPPED, model)
+    left = len(prompts) - 3
+    rounds = [choose_prompts(prompts, 10, 3, 0, skip) for skip in range(0, left, 10)]
+    assert all(tests == rounds[0][1] and len(chosen) == 10 for chosen, tests in rounds)
+    read = [text for chosen, _ in rounds for text in chosen]
+    assert len({*read[:left]}) == left  # each once, before it begins anew
+    assert read[left:] == rounds[0][0][: len(read) - left]
+    assert choose_prompts(prompts, 10, 3, 0, left) == rounds[0]
+    assert choose_prompts(prompts[:3], 10, 3, 0, 7)[0] == []
+
+
 def test_a_file_of_ones_own(model: EncDecCTCModel, tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("say it\tS EH IH T\n\nnothing known\nÄpfel\n", "utf-8")

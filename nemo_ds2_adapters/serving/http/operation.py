@@ -86,9 +86,10 @@ def prompts(
     count: Annotated[int, Query(ge=1, le=30)] = 10,
     tests: Annotated[int, Query(ge=0, le=10)] = 3,
     seed: Annotated[int, Query(ge=0, le=2**31, description="Another one, other sentences.")] = 0,
+    skip: Annotated[int, Query(ge=0, le=100, description="How many of them were read before.")] = 0,
 ) -> Prompts:
     """Sentences that together have as many different sounds as can be, and others for a test."""
-    chosen, others = choose_prompts(service.prompts, count, tests, seed)
+    chosen, others = choose_prompts(service.prompts, count, tests, seed, skip)
     return Prompts(prompts=chosen, tests=others)
 
 

@@ -23,8 +23,8 @@ export class Api {
     return this.json("GET", "/v1/health");
   }
 
-  prompts(count, tests, seed) {
-    return this.json("GET", `/v1/prompts?count=${count}&tests=${tests}&seed=${seed}`);
+  prompts(count, tests, seed, skip) {
+    return this.json("GET", `/v1/prompts?count=${count}&tests=${tests}&seed=${seed}&skip=${skip}`);
   }
 
   /** What is kept about a person; null if nothing is. */

@@ -2,6 +2,7 @@
 
 import { find, make, onClick, tell } from "./dom.js";
 import { Recorder } from "./recorder.js";
+import { choose } from "./who.js";
 
 const WANTED = 10;
 const READING = ["prompt", "read-recorder", "skip"];
@@ -31,6 +32,11 @@ export function forget() {
 export async function enter() {
   for (const id of READING) find(id).hidden = true; // until it is known what is there
   const known = await app.api.user(app.user);
+  await choose(app, known);
+  find("read-again").hidden = !known?.adapter;
+  find("read-again").textContent = app.service.keep_recordings === 0
+    ? "Your adapter is made anew of what you read now, alone: what you read before is not kept."
+    : "Your adapter is made anew of what you read now and of what is kept of before.";
   const sounds = new Map([...kept.values()].map(({ number, url }) => [number, url]));
   kept = new Map();
   for (const { recording: number, text: said, seconds } of known?.recordings ?? []) {
@@ -45,7 +51,8 @@ export function leave() {
 }
 
 function show(again = null) {
-  const isDone = !again && (kept.size >= WANTED || !queue.length);
+  const read = app.prompts.filter((prompt) => kept.has(prompt)).length; // others are kept of before
+  const isDone = !again && (read >= WANTED || !queue.length);
   text = again ?? (isDone ? null : queue[0]);
   sound = null;
   find("heard").hidden = true;
@@ -53,7 +60,7 @@ function show(again = null) {
   find("prompt").textContent = text ?? "";
   recorder.label = "Record";
   recorder.isMain = true;
-  const sentence = `Sentence ${Math.min(kept.size + 1, WANTED)} of ${WANTED}`;
+  const sentence = `Sentence ${Math.min(read + 1, WANTED)} of ${WANTED}`;
   find("read-count").textContent = again ? "Once more" : isDone ? "All sentences are recorded." : sentence;
   find("train-ready").hidden = kept.size < LEAST;
   find("train-hint").textContent =

@@ -4,6 +4,7 @@ import { find, make, run, tell } from "./dom.js";
 
 const PROMPTS = 20; // ten, and as many to skip to
 const TESTS = 3;
+const MOST = 100; // sentences that the service lets one leave out
 
 export function start(app) {
   find("token-field").hidden = !app.service.needs_token;
@@ -23,8 +24,8 @@ async function begin(app) {
   const user = find("user").value.trim();
   app.api.token = find("token").value.trim();
   const known = await app.api.user(user);
-  const { prompts, tests } = await app.api.prompts(PROMPTS, TESTS, seed(user));
-  Object.assign(app, { user, prompts, tests });
+  Object.assign(app, { user });
+  await choose(app, known);
   find("erased").hidden = true;
   app.unlock("read", "mine", "words");
   if (known?.adapter) app.unlock("compare", "speak");
@@ -47,7 +48,12 @@ function policy({ keep_recordings: days }) {
   ];
 }
 
-/** The same sentences for the same person, whenever they come. */
+/** Sentences to read, others after each training; and those to compare with, always the same for the same person. */
+export async function choose(app, known) {
+  const read = (PROMPTS * (known?.adapter?.version ?? 0)) % MOST;
+  Object.assign(app, await app.api.prompts(PROMPTS, TESTS, seed(app.user), read));
+}
+
 function seed(user) {
   return [...user].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 2 ** 31, 7);
 }
