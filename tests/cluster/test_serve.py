@@ -91,7 +91,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     store = AdapterStore(served.store)
     model = restore_model(str(STREAM_BASE_MODEL), None).eval()
     add_adapter(model, "own", MLP)
-    texts = {}
+    texts: dict[tuple[str, Path], str] = {}
     for user in USERS:
         put(store, model, user, seed=USERS.index(user))
     for path in files:

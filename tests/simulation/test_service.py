@@ -14,7 +14,7 @@ FIGURES = Figures(
     recording_seconds=0.1,
     adapter_bytes=1.0,
     replica_bytes=1.0,
-    **FREE,  # type: ignore[arg-type]
+    **FREE,
 )
 
 
