@@ -205,9 +205,11 @@ def kills(folder: Path, people: int) -> None:
     running = start(command(manifest, folder / "workers", "cluster=ray", "cluster.workers=2"), folder / "workers.log")
     for done in sorted(chance.sample(range(1, people - 20), 5)):
         wait_for(folder / "workers" / "store", done, running)
-        victim = chance.choice(workers_of_process(running.pid))
+        while not (running_workers := workers_of_process(running.pid)):
+            time.sleep(0.1)
+        victim = chance.choice(running_workers)
         os.kill(victim, signal.SIGKILL)
-        print(f"worker {victim} killed after {stored(folder / 'workers' / 'store')} users")
+        print(f"worker {victim} killed after {stored(folder / 'workers' / 'store')} users", flush=True)
     assert running.wait() == 0
     print((folder / "workers.log").read_text("utf-8").count("a worker was lost"), "losses told")
     compare(folder / "undisturbed" / "store", folder / "workers" / "store", users)
@@ -218,7 +220,7 @@ def kills(folder: Path, people: int) -> None:
         wait_for(folder / "drivers" / "store", done, running)
         running.kill()
         running.wait()
-        print(f"driver killed after {stored(folder / 'drivers' / 'store')} users")
+        print(f"driver killed after {stored(folder / 'drivers' / 'store')} users", flush=True)
     finished = subprocess.run(again, check=True, capture_output=True, text=True).stdout
     print(finished.splitlines()[-1])
     compare(folder / "undisturbed" / "store", folder / "drivers" / "store", users)
