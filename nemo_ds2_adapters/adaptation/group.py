@@ -16,7 +16,7 @@ from nemo_ds2_adapters.adaptation.engine import Engine, OnEpoch
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.prepare import left_as_it_was
 from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, person_settings
-from nemo_ds2_adapters.adaptation.voice_prior.choice import NOT_FINITE, WHAT, Outcome, choose, is_unlike
+from nemo_ds2_adapters.adaptation.voice_prior.choice import NOT_FINITE, WHAT, Outcome, choose
 from nemo_ds2_adapters.adaptation.voice_prior.prior import Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, is_finite, towards, zero
 from nemo_ds2_adapters.adapters.attach import attach, undone
@@ -112,8 +112,8 @@ def adapt_group(
         settings: of the training.
         start: what everybody's training starts from; it must know nothing of the utterances. Not used with a prior.
         cache: of activations, one for all or one per user; None: in memory, and beyond a limit in temporary files.
-        prior: of this base: training starts from it and goes by its recipe; whoever is unlike everybody in its
-            population is cross-validated as without one.
+        prior: of this base: training starts from it and goes by its recipe; whom its record promises nothing is
+            cross-validated as without one.
         on_epoch: see `Engine`.
 
     Yields:
@@ -138,7 +138,7 @@ def _cross_validated(
     """What each user's own recordings say, by number of the user."""
     courses = []
     for number, utterances in positions.items():
-        recordings = len({engine.data.recording(i) for i in utterances})
+        recordings = _recordings(engine, utterances)
         if recordings < LEAST_RECORDINGS:
             problem = f"{recordings} recording{'s' * (recordings != 1)}, at least {LEAST_RECORDINGS} are needed"
             yield number, Outcome(problem=problem)
@@ -155,6 +155,11 @@ def _cross_validated(
             if course.is_over:
                 yield course.number, _outcome(course.verdict, course.whole, starts[course.number])
         courses = [course for course in courses if not course.is_over]
+
+
+def _recordings(engine: Engine, utterances: Sequence[int]) -> int:
+    """Of which some utterances are parts."""
+    return len({engine.data.recording(i) for i in utterances})
 
 
 def _outcome(verdict: Verdict | None, whole: Member, start: Adapter) -> Outcome:
@@ -174,6 +179,9 @@ def adapt_from_prior(
 ) -> tuple[dict[int, Outcome], dict[int, Adapter]]:
     """What is best for each person by what became of people like them.
 
+    Whom the record promises nothing better than the base, their own recordings are asked, as without a prior, except a
+    single one, which nobody can ask.
+
     Args:
         engine: has their utterances.
         people: positions of each one's utterances.
@@ -182,21 +190,21 @@ def adapt_from_prior(
         seed: of the order of utterances.
 
     Returns:
-        by number, what came of each person; and for who is unlike everybody in the population, what their training,
-        to be decided by their own recordings alone, is to start from: the better one of base and population's adapter.
+        by number, what came of each person; and for those whose own recordings are to decide, what their training is
+        to start from: the better one of base and population's adapter.
     """
     found: dict[int, Outcome] = {}
-    unlike: dict[int, Adapter] = {}
+    undecided: dict[int, Adapter] = {}
     members: dict[int, tuple[Member, Step]] = {}
     for number, positions in enumerate(people):
         seconds = sum(engine.data.durations(positions))
         step = prior.step(seconds)
         base = sum(engine.score(positions), Score())
         own = sum(engine.score(positions, population), Score())
-        if is_unlike(prior, step, base, own):
-            unlike[number] = population if own.word_errors <= base.word_errors else zero(population)
-            continue
         choice = choose(prior, step, seconds, base, own)
+        if choice.kind == "base" and _recordings(engine, positions) >= LEAST_RECORDINGS:
+            undecided[number] = population if own.word_errors <= base.word_errors else zero(population)
+            continue
         if choice.kind == "adapted":
             settings = person_settings(prior.lr, prior.batch_size, step.epochs, seed)
             members[number] = engine.member(population, positions, [], settings), step
@@ -209,7 +217,7 @@ def adapt_from_prior(
     for number, (member, step) in members.items():
         trained = towards(population, member.adapter(), step.share)
         found[number] = replace(found[number], adapter=trained) if is_finite(trained) else Outcome(problem=NOT_FINITE)
-    return found, unlike
+    return found, undecided
 
 
 def adapt_one(
@@ -217,12 +225,12 @@ def adapt_one(
 ) -> tuple[Outcome | None, Adapter]:
     """What is best for the person whose utterances an engine has, and its adapter, if there is one.
 
-    By the prior's record; with a second engine, which has validation data, by these. None if the person is unlike
-    everybody in the population: training is then to start from the adapter.
+    By the prior's record; with a second engine, which has validation data, by these. None if the person's own data are
+    to decide: training is then to start from the adapter.
     """
-    outcomes, unlike = adapt_from_prior(engines[0], [range(len(engines[0].data))], population, prior, seed)
-    if unlike:
-        return None, unlike[0]
+    outcomes, undecided = adapt_from_prior(engines[0], [range(len(engines[0].data))], population, prior, seed)
+    if undecided:
+        return None, undecided[0]
     outcome = outcomes[0]
     if outcome.adapter is None:
         return outcome, population

@@ -108,9 +108,11 @@ def adapt_speakers(
             people, partial(learn_by_parts, model, people, start, cache=shared, progress=progress), say
         )
     with tqdm(total=len(speakers), initial=len(results), bar_format=BAR, disable=not progress) as bar:
-        for result in adapt_pending(model, pending, store, plan, shared, on_epoch):
-            results[result.user] = result
-            bar.update()
+        pending.sort(key=_hashed)
+        for group in plan.groups(pending, _hashed, attrgetter("seconds")):
+            for result in adapt_together(model, group, store, plan, shared, on_epoch):
+                results[result.user] = result
+                bar.update()
     return [results[speaker.user_id] for speaker in speakers]
 
 
@@ -123,33 +125,31 @@ def finished_before(speakers: Sequence[Speaker], store: AdapterStore, plan: Plan
     return found
 
 
-def adapt_pending(
+def adapt_together(
     model: ASRModel,
-    speakers: Sequence[Speaker],
+    group: Sequence[Speaker],
     store: AdapterStore,
     plan: Plan,
     cache: PrefixCache | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Iterator[SpeakerResult]:
-    """Adapt speakers, group by group, and put what comes of each into the store: their results as they come.
+    """Adapt a group of speakers, and put what comes of each into the store: their results as they come.
 
     Args:
         model: the plan's base; it must not be used until this is over.
-        speakers: checked; who has a problem is skipped.
+        group: checked, in the order of their hashes, with the same prior; who has a problem is skipped.
         store: where adapters go.
-        plan: for all of them.
-        cache: of activations; None: one for each group, as the plan says.
+        plan: for everybody.
+        cache: of activations; None: one for this group, as the plan says.
         on_epoch: see `adapt_speakers`.
     """
-    speakers = sorted(speakers, key=lambda speaker: user_hash(speaker.user_id))
-    # Who is skipped has a place in a group too, as with a cluster's driver, which does not look at recordings.
-    for group in plan.groups(speakers, lambda speaker: user_hash(speaker.user_id), attrgetter("seconds")):
-        for speaker in group:
-            if speaker.problem is not None:
-                yield _result(speaker, "skipped", problem=speaker.problem)
-        ready = [speaker for speaker in group if speaker.problem is None]
-        if not ready:
-            continue
+    ready = []
+    for speaker in group:
+        if speaker.problem is not None:
+            yield _result(speaker, "skipped", problem=speaker.problem)
+        else:
+            ready.append(speaker)
+    if ready:
         for speaker, outcome in _outcomes(model, ready, store, plan, cache or plan.cache.open(), on_epoch):
             yield _kept(speaker, outcome, store, plan)
 
@@ -244,3 +244,7 @@ def _result(speaker: Speaker, status: str, **reached: Any) -> SpeakerResult:
         findings=speaker.findings,
         **reached,
     )
+
+
+def _hashed(speaker: Speaker) -> str:
+    return user_hash(speaker.user_id)

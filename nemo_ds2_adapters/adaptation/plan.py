@@ -114,7 +114,8 @@ class Plan:
     ) -> Iterator[list[T]]:
         """Who is trained together: neighbours in the order of their hashes, with the same prior.
 
-        So it depends on the users alone who shares a group, wherever they come from and in whatever order.
+        So it depends on the users alone who shares a group, wherever they come from and in whatever order. The first
+        groups are small, so that something comes of them soon.
 
         Args:
             users: in the order of their hashes.
@@ -122,6 +123,7 @@ class Plan:
             seconds_of: one's speech.
         """
         filling: dict[int, list[T]] = {}
+        sizes: dict[int, int] = {}
         for user in users:
             part = self._part(hash_of(user))
             group = filling.setdefault(part, [])
@@ -129,8 +131,9 @@ class Plan:
                 yield filling.pop(part)
                 group = filling.setdefault(part, [])
             group.append(user)
-            if len(group) == self.users_at_once:
+            if len(group) == sizes.setdefault(part, 1):
                 yield filling.pop(part)
+                sizes[part] = min(2 * len(group), self.users_at_once)
         yield from filling.values()
 
     def prior_for(self, user_id: str) -> VoicePrior | None:

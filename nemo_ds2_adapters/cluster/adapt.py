@@ -1,6 +1,5 @@
 """An adapter for every speaker of manifests of any length, by the workers of a Ray cluster."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,16 +17,16 @@ from nemo_ds2_adapters.adaptation.settings import PriorSettings
 from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import Learn, Learnt, learn_by_parts
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.cluster.connecting import connected
-from nemo_ds2_adapters.cluster.pool import MOST_LOSSES, Pool
+from nemo_ds2_adapters.cluster.pool import GivenUp, Pool
 from nemo_ds2_adapters.cluster.progress import Progress
 from nemo_ds2_adapters.cluster.results import ResultFile
 from nemo_ds2_adapters.cluster.settings import ClusterSettings
 from nemo_ds2_adapters.cluster.shards import Shards, User
 from nemo_ds2_adapters.cluster.worker import Base, Source, Worker
+from nemo_ds2_adapters.data.manifest import parse_fields
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers
 from nemo_ds2_adapters.errors import ClusterError
 
-LOST = f"{MOST_LOSSES} workers ended while they adapted this user: too much speech for their memory?"
 Say = Callable[[str], object]
 
 logger = logging.getLogger(__name__)
@@ -53,8 +52,8 @@ def learning(pool: Pool, start: Adapter, settings: PriorSettings) -> Learn:
         found: dict[int, Learnt] = {}
         shared = ray.put(list(people)), ray.put(start), settings
         for (part,), learnt in pool.run("learn", [[part] for part in parts], *shared):
-            if learnt is None:
-                raise ClusterError(f"{MOST_LOSSES} workers ended while they learnt a voice prior: too little memory?")
+            if isinstance(learnt, GivenUp):
+                raise ClusterError(f"a voice prior cannot be learnt: {learnt.reason}")
             (found[part],) = learnt
         return [found[part] for part in parts]
 
@@ -104,14 +103,17 @@ def adapt_manifests(
     progress = Progress(shards.seconds, say)
     with ResultFile(path) as file:
         for group, adapted in pool.run("adapt", groups, source, ray.put(plan)):
-            results = [_lost(user, source.speaker_key) for user in group] if adapted is None else adapted.results
+            seconds, spent = sum(user.seconds for user in group), 0.0
+            if isinstance(adapted, GivenUp):
+                results = [_given_up(user, source.speaker_key, adapted.reason) for user in group]
+            else:
+                results, spent = adapted.results, adapted.core_seconds
             file.add(results)
-            spent = 0.0 if adapted is None else adapted.core_seconds
-            progress.add(results, sum(user.seconds for user in group), spent)
+            progress.add(results, seconds, spent)
     say(progress.line())
     return progress
 
 
-def _lost(user: User, speaker_key: str) -> SpeakerResult:
-    user_id = json.loads(user.lines[0].text)[speaker_key]
-    return SpeakerResult(user_id, "skipped", len(user.lines), round(user.seconds, 3), problem=LOST)
+def _given_up(user: User, speaker_key: str, reason: str) -> SpeakerResult:
+    user_id = parse_fields(user.lines[0].text)[speaker_key]
+    return SpeakerResult(user_id, "skipped", len(user.lines), round(user.seconds, 3), problem=reason)

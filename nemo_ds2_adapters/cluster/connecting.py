@@ -32,7 +32,7 @@ def connected(settings: ClusterSettings) -> Iterator[int]:
     try:
         # What a worker cannot do, it answers.
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"cluster.address={address}: {' '.join(str(error).split())[:300]}") from error
     try:
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]

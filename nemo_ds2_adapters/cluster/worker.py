@@ -11,7 +11,7 @@ import ray
 import torch
 
 from nemo_ds2_adapters.adaptation.lightning_fit import place
-from nemo_ds2_adapters.adaptation.many_speakers import adapt_pending, finished_before, within_limits
+from nemo_ds2_adapters.adaptation.many_speakers import adapt_together, finished_before, within_limits
 from nemo_ds2_adapters.adaptation.plan import Plan
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
 from nemo_ds2_adapters.adaptation.settings import PriorSettings
@@ -78,8 +78,7 @@ class Adapted:
     """What came of a group."""
 
     results: list[SpeakerResult]
-    core_seconds: float  # of processor time
-    seconds: float
+    core_seconds: float  # processor time
 
 
 @ray.remote
@@ -104,14 +103,14 @@ class Worker:
 
     def adapt(self, users: list[User], source: Source, plan: Plan) -> Adapted:
         """Adapt a group of users, and put what comes of each into the store; who is finished is passed over."""
-        began, used = time.monotonic(), time.process_time()
+        began = time.process_time()
         store = AdapterStore(source.store, create=False)
         speakers = source.speakers(users)
         found = finished_before(speakers, store, plan)
         pending = [speaker for speaker in speakers if speaker.user_id not in found]
         check_speakers(pending, plan.key, self._model)
-        results = [*found.values(), *adapt_pending(self._model, pending, store, plan)]
-        return Adapted(results, time.process_time() - used, time.monotonic() - began)
+        results = [*found.values(), *adapt_together(self._model, pending, store, plan)]
+        return Adapted(results, time.process_time() - began)
 
     def learn(
         self, parts: list[int], people: Sequence[Speaker], start: Adapter, settings: PriorSettings

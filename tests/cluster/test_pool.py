@@ -12,7 +12,7 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 from nemo_ds2_adapters.cluster.connecting import connected  # noqa: E402
-from nemo_ds2_adapters.cluster.pool import MOST_LOSSES, Pool  # noqa: E402
+from nemo_ds2_adapters.cluster.pool import MOST_LOSSES, GivenUp, Pool  # noqa: E402
 from nemo_ds2_adapters.cluster.settings import ClusterSettings  # noqa: E402
 from nemo_ds2_adapters.errors import ClusterError, InputError  # noqa: E402
 
@@ -36,6 +36,8 @@ class Adder:
             os.kill(os.getpid(), signal.SIGKILL)
         if 99 in numbers:
             raise InputError("99: too much")
+        if 77 in numbers:
+            raise LookupError("77 is odd")
         time.sleep(0.01)
         return [number + summand for number in numbers]
 
@@ -66,9 +68,18 @@ def test_lost_workers(workers: int, tmp_path: Path) -> None:
     tasks = [[1, 2], [6, 7], [12, 13, 14], [3]]
     done = list(pool(workers, said).run("add", tasks, 100, str(tmp_path)))
     assert sorted(number for task, _ in done for number in task) == sorted(number for task in tasks for number in task)
-    assert [task for task, result in done if result is None] == [[13]]
+    ((given_up, why),) = ((task, result.reason) for task, result in done if isinstance(result, GivenUp))
+    assert given_up == [13] and why.startswith(f"given up after {MOST_LOSSES} workers: The actor died")
     assert ([6, 7], [106, 107]) in done and ([12], [112]) in done and ([14], [114]) in done
     assert len(said) == 1 + MOST_LOSSES and all("a worker was lost" in line for line in said)
+
+
+def test_what_a_worker_should_not_raise(workers: int, tmp_path: Path) -> None:
+    """One odd user of a million does not end the run, but is told."""
+    done = list(pool(workers, said := []).run("add", [[76, 77, 78], [79]], 100, str(tmp_path)))
+    assert ([77], GivenUp(f"given up after {MOST_LOSSES} workers: LookupError: 77 is odd")) in done
+    assert ([76], [176]) in done and ([79], [179]) in done and len(done) == 4
+    assert said == ["a worker failed: LookupError: 77 is odd"] * MOST_LOSSES
 
 
 def test_errors_of_workers(workers: int, tmp_path: Path) -> None:

@@ -75,25 +75,10 @@ class Choice:
     reason: str  # for a person
 
 
-def is_unlike(prior: VoicePrior, step: Step, base: Score, own: Score) -> bool:
-    """Whether a person is so far from the population that its record says nothing about them.
-
-    Args:
-        prior: with its record.
-        step: of the recipe.
-        base: of the person's utterances with the base.
-        own: the same with the population's adapter.
-    """
-    people = prior.experiences(step)
-    rates = [one.own_prior_errors / one.own_words for one in people if one.own_words]
-    return not rates or (
-        (own.wer or 0.0) > BEYOND * max(rates)
-        and (base.wer or 0.0) > BEYOND * max(one.own_base_errors / one.own_words for one in people if one.own_words)
-    )
-
-
 def choose(prior: VoicePrior, step: Step, seconds: float, base: Score, own: Score) -> Choice:
     """The kind with the largest expected gain whose probability of harm is at most `MOST_HARM`.
+
+    The base, if the record has nobody, or nobody who was understood so badly: of such a person it says nothing.
 
     Args:
         prior: with its record.
@@ -103,6 +88,8 @@ def choose(prior: VoicePrior, step: Step, seconds: float, base: Score, own: Scor
         own: the same with the population's adapter.
     """
     people = prior.experiences(step)
+    if _is_unlike(people, base, own):
+        return Choice("base", 0.0, 0.0, 0, 0, f"{seconds:.0f} s of speech: nobody in the prior's record is like this")
     options = [Choice("base", 0.0, 0.0, len(people), 0, "")]
     for kind in get_args(Kind)[1:] if step.epochs else ("prior",):
         gain, harm = predict(people, kind, base, own)
@@ -166,6 +153,14 @@ def _unlikeness(people: Sequence[Experience], with_it: int, without: int) -> flo
     a, b = MEAN * BELIEF, (1 - MEAN) * BELIEF
     like = logsumexp(betaln(a + with_it, b + without) - betaln(a, b), b=_likelihood(tuple(people), "prior"))
     return float(expit(betaln(1 + with_it, 1 + without) - like - math.log(len(people) + 1)))
+
+
+def _is_unlike(people: Sequence[Experience], base: Score, own: Score) -> bool:
+    """Whether somebody makes more errors than anybody in the record, by base and by population's adapter."""
+    rates = [
+        (one.own_base_errors / one.own_words, one.own_prior_errors / one.own_words) for one in people if one.own_words
+    ]
+    return not rates or all((score.wer or 0.0) > BEYOND * max(some) for score, some in zip((base, own), zip(*rates)))
 
 
 def _errors(one: Experience, kind: Kind) -> int:

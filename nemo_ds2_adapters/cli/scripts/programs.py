@@ -66,6 +66,7 @@ PROGRAMS = {
             "model.adapter.speaker_key": "its field that says whose they are, speaker",
             "adapter_store": "where the adapters go: a folder or a URL",
             "output_dir": "where the report goes, ./speakers",
+            "cluster": "ray: a Ray cluster does it; local: this process",
             **TRAINING,
         },
     ),

@@ -18,7 +18,7 @@ from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
 from nemo_ds2_adapters.adaptation.report import by_seconds
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import new_adapter
-from nemo_ds2_adapters.adaptation.voice_prior.choice import MOST_HARM, choose, is_of_use, is_unlike, predict
+from nemo_ds2_adapters.adaptation.voice_prior.choice import MOST_HARM, choose, is_of_use, predict
 from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings, fit_prior, learn_by_parts, learn_prior
 from nemo_ds2_adapters.adaptation.voice_prior.prior import (
     Experience,
@@ -167,9 +167,8 @@ def test_priors_made_in_passing(people: list[Speaker], make_model, tmp_path: Pat
 
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.voice_prior.fit_prior.LEAST_OTHERS", 3)
     monkeypatch.setattr("nemo_ds2_adapters.adaptation.plan.is_of_use", lambda prior: True)
-    monkeypatch.setattr("nemo_ds2_adapters.adaptation.group.is_unlike", lambda *_: False)
     made = run(people)
-    assert all(one.is_expected and "s of speech" in one.reason for one in made)
+    assert all(("s of speech" if one.is_expected else "their own recordings") in one.reason for one in made)
     assert [store.get(f"s{i}").metadata["prior"] for i in range(2)] == [
         weights_hash(one.adapter) for one in (first, second)
     ]
@@ -257,9 +256,25 @@ def test_somebody_may_be_like_nobody_in_a_small_population(prior: VoicePrior) ->
 
 
 def test_unlike_everybody(prior: VoicePrior) -> None:
-    step = prior.recipe[0]
-    assert not is_unlike(prior, step, Score(20, 12, 100, 50), Score(20, 8, 100, 40))
-    assert is_unlike(prior, step, Score(20, 18, 100, 80), Score(20, 17, 100, 80))
+    """Of them, and with a record of nobody, the record says nothing."""
+    step, like, far = prior.recipe[0], (Score(20, 12), Score(20, 8)), (Score(20, 18), Score(20, 17))
+    nobody = replace(prior, record=())
+    reason = "9 s of speech: nobody in the prior's record is like this"
+    assert choose(prior, step, 9.0, *like).reason != reason
+    assert [(one.kind, one.reason) for one in (choose(prior, step, 9.0, *far), choose(nobody, step, 9.0, *like))] == [
+        ("base", reason)
+    ] * 2
+
+
+def test_whom_the_record_promises_nothing(people: list[Speaker], prior: VoicePrior, make_model) -> None:
+    """Their own recordings decide, as without a prior; a single one cannot."""
+    model = make_model().double()
+    nobodys = replace(prior, record=())
+    ((_, several),) = adapt_group(model, [people[0].utterances], SETTINGS, prior.adapter, prior=nobodys)
+    assert not several.is_expected and several.problem is None and "their own recordings" in several.reason
+    ((_, single),) = adapt_group(model, [people[0].utterances[:1]], SETTINGS, prior.adapter, prior=nobodys)
+    assert (single.kind, single.problem) == ("base", None) and "nobody in the prior's record" in single.reason
+    assert single.adapter == zero(single.adapter)
 
 
 def test_everybody_gets_what_they_would_get_alone(people: list[Speaker], prior: VoicePrior, make_model) -> None:
@@ -290,10 +305,12 @@ def test_base_is_kept_as_an_adapter_that_changes_nothing(people: list[Speaker], 
 def test_store_and_script(people: list[Speaker], make_model, tmp_path: Path) -> None:
     model = make_model()
     prior = learn_prior(model, people, new_adapter(model, "population", MLP, 0), QUICK)
-    like = replace(prior, record=tuple(replace(one, own_base_errors=99, own_prior_errors=99) for one in prior.record))
+    gained = {"own_base_errors": 99, "own_prior_errors": 99, "base_errors": 90, "prior_errors": 70}
+    helped = [replace(one, **gained, adapted_errors=60) for one in prior.record]
+    like = replace(prior, record=tuple(20 * helped))
     store = AdapterStore(tmp_path / "store")
     results = adapt_speakers(model, people[:2], store, SETTINGS, like.adapter, prior=like)
-    assert {result.status for result in results} <= {"trained", "prior kept", "base kept"}
+    assert {result.status for result in results} <= {"trained", "prior kept"}
     assert all("s of speech" in result.reason for result in results)
     again = adapt_speakers(model, people[:2], store, SETTINGS, like.adapter, prior=like)
     assert {result.status for result in again} == {"finished before"}
