@@ -25,9 +25,9 @@ venv: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@fail() { echo "make: $$1" >&2; exit 1; }; \
 	for python in python3.11 python3 ""; do \
-		"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+		"$$python" -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 12))' 2>/dev/null && break; \
 	done; \
-	[ -n "$$python" ] || fail "Python 3.11 is missing: neither python3.11 nor python3 is one. Install it."; \
+	[ -n "$$python" ] || fail "Python 3.11, 3.11.4 or later, is missing: neither python3.11 nor python3 is one. Install it."; \
 	"$$python" -c 'import ensurepip, venv' 2>/dev/null || \
 		fail "$$python has no venv or ensurepip module. Install it (Debian and Ubuntu: python3.11-venv)."; \
 	$(OWN_TMP); \

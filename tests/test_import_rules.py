@@ -29,7 +29,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("base_training",),
     ("adaptation",),
     ("compat",),
-    ("serving", "cluster"),
+    ("serving",),
+    ("cluster",),
     ("cli",),
 )
 PARTS: dict[str, set[str]] = {
@@ -39,9 +40,10 @@ OTHERS = {"layers": {"torch"}, "modules": {"torch", "nemo", "omegaconf"}}  # Non
 FRAMEWORKS = {
     "hydra": {"cli"},
     "lightning": {"base_training", "adaptation"},
+    "ray": {"cluster"},
     "pytorch_lightning": set(),  # NeMo's isinstance checks are of lightning.pytorch
 }
-OUTSIDE = {"benchmarks", "demo", "examples", "hydra_plugins", "tests"}
+OUTSIDE = {"benchmarks", "demo", "examples", "hydra_plugins", "simulation", "tests"}
 
 
 def module_name(path: Path) -> str:

@@ -1,5 +1,7 @@
 """The command that starts the service."""
 
+import os
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,13 @@ from nemo_ds2_adapters.errors import InputError
 
 DEMO = Path(__file__).parents[2] / "demo"  # of a checkout; no wheel has it
 NEEDED = ("fastapi", "limits", "multipart", "prometheus_client", "uvicorn", "websockets")
+REPLICAS = 2  # of a cluster, by default
+
+
+class Cluster(StrEnum):
+    """Engines that run replicas."""
+
+    RAY = "ray"
 
 
 def serve(
@@ -37,13 +46,34 @@ def serve(
     batch_size: Annotated[int, typer.Option(help="Recordings recognised together.")] = 16,
     wait_ms: Annotated[float, typer.Option(help="That a recording waits for others to share its batch.")] = 5.0,
     queue_size: Annotated[int, typer.Option(help="Recordings that wait; more are refused.")] = 256,
+    resident: Annotated[int, typer.Option(help="Users whose adapters are in memory.")] = 256,
     training_threads: Annotated[int, typer.Option(help="Of the process that trains.")] = 1,
     training_niceness: Annotated[int, typer.Option(help="Of the same; 19 gives way to everything else.")] = 19,
+    cluster: Annotated[Cluster | None, typer.Option(help="Recognise in replicas that this engine runs.")] = None,
+    cluster_address: Annotated[
+        str | None, typer.Option(help="Of a running cluster, or auto; without, one is started on this machine.")
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help=f"Of a cluster, each with a core, the base and adapters; {REPLICAS}.")
+    ] = None,
 ) -> None:
     """Serve recognition with everybody's adapter, and the training of adapters, over HTTP, with a page to try it."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    needed = {name: "serve" for name in NEEDED} | ({"ray": "ray"} if cluster else {})
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise InputError(f"{', '.join(missing)} is missing: pip install 'nemo_ds2_adapters[serve]'")
+        extras = ",".join(sorted({needed[name] for name in missing}))
+        raise InputError(f"{', '.join(missing)} is missing: pip install 'nemo_ds2_adapters[{extras}]'")
+    if cluster is None and (cluster_address is not None or replicas is not None):
+        raise InputError("--cluster-address and --replicas go with --cluster ray")
+    replicas, cores = REPLICAS if replicas is None else replicas, os.cpu_count() or 1
+    if replicas < 1:
+        raise InputError(f"--replicas {replicas}: expected at least 1")
+    if cluster and cluster_address is None and replicas > cores:
+        raise InputError(f"--replicas {replicas}: this machine has {cores} cores, and each replica needs one")
+    if cluster and cluster_address is not None:
+        from nemo_ds2_adapters.cluster.settings import ClusterSettings
+
+        ClusterSettings(cluster_address).check_reachable()  # before a model is loaded
     if model is None:
         model, prior = DEMO / "base.nemo", prior or DEMO / "prior.pt"
         if not model.is_file():
@@ -70,16 +100,27 @@ def serve(
         batch_size=batch_size,
         wait_ms=wait_ms,
         queue_size=queue_size,
+        resident=resident,
         training_threads=training_threads,
         training_niceness=training_niceness,
     )
     tokens = read_tokens(token_file)
+    from nemo_ds2_adapters.serving.base import ServedBase
     from nemo_ds2_adapters.serving.http import server
+    from nemo_ds2_adapters.serving.recognition import LocalRecognition, Recognition
 
     server.check_exposure(settings, tokens)
     bound = server.bind(settings)
     with busy(f"loading {model}"):
-        service = server.Service(settings, tokens)
+        base = ServedBase(settings)
+        recognition: Recognition
+        if cluster is None:
+            recognition = LocalRecognition(base)
+        else:
+            from nemo_ds2_adapters.cluster.serve import ClusterRecognition
+
+            recognition = ClusterRecognition(settings, replicas, cluster_address)
+        service = server.Service(base, recognition, tokens)
     name = f"[{host}]" if ":" in host else host
     say(f"http://{name}:{bound.getsockname()[1]}  (model {model}, store {store})")
     if not tokens:

@@ -13,8 +13,9 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import padded
+from nemo_ds2_adapters.recognition.residents import Resident
 from nemo_ds2_adapters.recognition.serving import on_device, serving
-from nemo_ds2_adapters.serving.metrics import Metrics
+from nemo_ds2_adapters.serving.metrics import RecognitionMetrics
 from nemo_ds2_adapters.serving.refusal import busy
 
 SIMILAR = 1.5  # recordings in a batch are at most so many times as long as one another
@@ -51,7 +52,7 @@ class RecognitionQueue:
         batch_size: int,
         wait_seconds: float,
         size: int,
-        metrics: Metrics,
+        metrics: RecognitionMetrics,
     ) -> None:
         self._model, self._bank = model, bank
         self._batch_size, self._wait_seconds, self._size = batch_size, wait_seconds, size
@@ -106,37 +107,33 @@ class RecognitionQueue:
         return [one for one in batch if one.output.set_running_or_notify_cancel()] or self._next()
 
     def _recognise(self, batch: list[Waiting]) -> None:
-        for last in (False, True):
-            batch = self._usable(batch)
-            try:
-                if batch:
-                    self._compute(batch)
-                return
-            except NemoDs2Error as error:
-                if last:
-                    _fail(batch, error)
-            except Exception as error:
+        held = self._held({one.user for one in batch if one.user is not None}, batch)
+        batch = [one for one in batch if not one.output.done()]
+        try:
+            if batch:
+                self._compute(batch, [None if one.user is None else held[one.user] for one in batch])
+        except Exception as error:
+            if not isinstance(error, NemoDs2Error):
                 logger.exception("a batch has failed")
-                _fail(batch, error)
-                return
+            _fail(batch, error)
+        finally:
+            for resident in held.values():
+                self._bank.let_go(resident)
 
-    def _usable(self, batch: list[Waiting]) -> list[Waiting]:
-        """Those whose adapter is there; the others are told."""
-        errors: dict[str | None, NemoDs2Error] = {}
-        for user in {one.user for one in batch if one.user is not None}:
+    def _held(self, users: set[str], batch: Sequence[Waiting]) -> dict[str, Resident]:
+        """The users' adapters; where one cannot be used, those who wait for it are told."""
+        held = {}
+        for user in users:
             try:
-                self._bank.check_user(user)
+                held[user] = self._bank.hold(user)
             except NemoDs2Error as error:
-                errors[user] = error
-        for one in batch:
-            if one.user in errors:
-                _fail([one], errors[one.user])
-        return [one for one in batch if one.user not in errors]
+                _fail([one for one in batch if one.user == user], error)
+        return held
 
-    def _compute(self, batch: list[Waiting]) -> None:
+    def _compute(self, batch: list[Waiting], residents: Sequence[Resident | None]) -> None:
         started = time.monotonic()
         samples, counts = on_device(self._model, *padded([one.samples for one in batch]))
-        with self._bank.route([one.user for one in batch]):
+        with self._bank.route_held(residents):
             log_probs, frames, _ = self._model(input_signal=samples, input_signal_length=counts)
         outputs = log_probs.float().cpu().numpy()
         self._metrics.batch_size.observe(len(batch))

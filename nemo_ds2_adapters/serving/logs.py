@@ -33,7 +33,7 @@ def start_log() -> None:
     handler.setFormatter(JsonLines())
     logging.disable(logging.NOTSET)  # what the command line does to keep everything off the screen
     logging.getLogger(NEMO).setLevel(logging.ERROR)
-    for name, level in ((SERVICE, logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in ((SERVICE, logging.INFO), ("uvicorn", logging.WARNING), ("ray.serve", logging.WARNING)):
         one = logging.getLogger(name)
         one.handlers, one.propagate = [handler], False
         one.setLevel(level)

@@ -1,6 +1,7 @@
 """What the service does not do, said so that a client can go by it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from nemo_ds2_adapters.errors import NemoDs2Error
@@ -24,6 +25,9 @@ class Refusal(NemoDs2Error):
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.headers, self.more = status, code, dict(headers or {}), more
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Refusal, **self.more), (self.status, self.code, str(self), self.headers)
 
 
 def busy(detail: str) -> Refusal:

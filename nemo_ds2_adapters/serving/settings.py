@@ -34,6 +34,7 @@ class ServiceSettings:
     batch_size: int = 16  # recordings recognised together
     wait_ms: float = 5.0  # that the first recording of a batch waits for others
     queue_size: int = 256  # recordings that wait; more are refused
+    resident: int = 256  # users whose adapters are in memory
     training_threads: int = 1
     training_niceness: int = 19  # 0 to 19: how far training gives way to everything else
 
@@ -44,6 +45,7 @@ class ServiceSettings:
             self._check(name, 0 < getattr(self, name) < math.inf, "above 0")
         for name in ("wait_ms", "keep_recordings"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check("resident", self.resident >= self.batch_size, f"at least --batch-size, {self.batch_size}")
         self._check("training_niceness", 0 <= self.training_niceness <= 19, "0 to 19")
         self._check("port", 0 <= self.port <= 65535, "0 to 65535")
         for origin in self.allow_origin:

@@ -1,7 +1,7 @@
 """Speech that is recognised while it arrives: by the model's own streams, or by recognising it all again and again."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from threading import Event, Thread
 from typing import Literal, Protocol
 
@@ -12,8 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.decoding.incremental import Partial
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.recognition.bank import AdapterBank
+from nemo_ds2_adapters.serving.base import Kind, ServedBase
 from nemo_ds2_adapters.serving.refusal import Refusal
-from nemo_ds2_adapters.serving.service import Kind, Service
 from nemo_ds2_adapters.streaming.recogniser import Recogniser, check_streams
 
 MOST_TALKS = 64
@@ -22,6 +23,8 @@ REPEATED_SECONDS = 60.0  # most that is recognised again and again
 LEAST_SECONDS = 0.1  # of speech before anything is recognised
 
 Mode = Literal["stream", "repeated"]
+# Samples, whose adapter, of which kind, words, whether times are wanted: what is said.
+Recognise = Callable[[np.ndarray, str | None, Kind, Sequence[str], bool], Awaitable[Hypothesis]]
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +51,21 @@ class Talks:
     """Opens talks, and has the model's streams computed in a thread of its own.
 
     Args:
-        service: with the model, and the queue for those that no stream can recognise.
+        base: the model and its store.
+        bank: its adapters.
+        recognise: whole recordings, for a model that cannot stream.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, base: ServedBase, bank: AdapterBank, recognise: Recognise) -> None:
+        self._base, self._recognise = base, recognise
         self._open = 0
         self._recogniser: Recogniser | None = None
         try:
-            check_streams(service.model)
+            check_streams(base.model)
         except InputError as error:
             logger.info("speech is recognised again and again while it arrives: %s", error)
             return
-        self._recogniser = Recogniser(service.model, service.bank, search=service.search)
+        self._recogniser = Recogniser(base.model, bank, search=base.search_settings)
         self._is_closed = Event()
         self._thread = Thread(target=self._step, name="streams", daemon=True)
         self._thread.start()
@@ -76,9 +81,9 @@ class Talks:
             raise Refusal(503, "busy", f"{MOST_TALKS} people are speaking already")
         talk: Talk
         if self._recogniser is None:
-            talk = RepeatedTalk(self._service, user, kind, sample_rate)
+            talk = RepeatedTalk(self._base, self._recognise, user, kind, sample_rate)
         else:
-            words = self._service.words_of(user, None)
+            words = self._base.words_of(user, None)
             talk = StreamedTalk(self._recogniser, None if kind == "base" else user, words, sample_rate)
         self._open += 1
         return talk
@@ -136,9 +141,10 @@ class RepeatedTalk:
 
     mode: Mode = "repeated"
 
-    def __init__(self, service: Service, user: str | None, kind: Kind, sample_rate: int) -> None:
-        self._service, self._user, self._kind, self._rate = service, user, kind, sample_rate
-        self._words = service.words_of(user, None)
+    def __init__(self, base: ServedBase, recognise: Recognise, user: str | None, kind: Kind, sample_rate: int) -> None:
+        self._recognise_all, self._user, self._kind = recognise, user, kind
+        self._rate, self._model_rate = sample_rate, base.sample_rate
+        self._words = base.words_of(user, None)
         self._samples = np.zeros(0, np.float32)
         self._recognised = 0  # samples
 
@@ -174,6 +180,6 @@ class RepeatedTalk:
 
     async def _recognise(self, timestamps: bool) -> Hypothesis:
         samples = self._samples
-        if self._rate != self._service.sample_rate:
-            samples = await run_in_threadpool(soxr.resample, samples, self._rate, self._service.sample_rate)
-        return await self._service.recognise(samples, self._user, self._kind, self._words, timestamps)
+        if self._rate != self._model_rate:
+            samples = await run_in_threadpool(soxr.resample, samples, self._rate, self._model_rate)
+        return await self._recognise_all(samples, self._user, self._kind, self._words, timestamps)

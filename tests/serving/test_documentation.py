@@ -83,7 +83,7 @@ def test_every_code_is_on_the_page() -> None:
 
 
 def test_every_metric_is_on_the_page() -> None:
-    text = metrics.Metrics().text(metrics.BankStatistics()).decode()
+    text = metrics.Metrics().text(metrics.RecognitionMetrics().collect(metrics.BankStatistics())).decode()
     names = re.findall(r"^# TYPE ds2_adapters_(\w+) ", text, re.MULTILINE)
     assert {name for name in names if not name.endswith("_created") and name not in PAGE} == set()
 

@@ -17,7 +17,9 @@ from websockets.sync.client import connect
 
 from nemo_ds2_adapters.formats.nemo_archive import save_nemo
 from nemo_ds2_adapters.serving.auth import Tokens
+from nemo_ds2_adapters.serving.base import ServedBase
 from nemo_ds2_adapters.serving.http.app import create_app
+from nemo_ds2_adapters.serving.recognition import LocalRecognition
 from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.settings import ServiceSettings
 from nemo_ds2_adapters.streaming.recogniser import Recogniser
@@ -125,7 +127,8 @@ def test_a_model_that_streams(model_config: Callable[..., DictConfig], tmp_path:
     wanted = stream.finish().text
     assert wanted.strip()
 
-    service = Service(ServiceSettings(tmp_path / "model.nemo", tmp_path / "store"), Tokens({}))
+    base = ServedBase(ServiceSettings(tmp_path / "model.nemo", tmp_path / "store"))
+    service = Service(base, LocalRecognition(base), Tokens({}))
     with (
         TestClient(create_app(service), base_url="http://127.0.0.1") as client,
         client.websocket_connect("ws://127.0.0.1/v1/stream?user=ann") as socket,

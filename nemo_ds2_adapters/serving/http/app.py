@@ -14,7 +14,6 @@ from nemo_ds2_adapters.serving.http.callers import KnownCallers
 from nemo_ds2_adapters.serving.http.middleware import KeepEncoded, Observed, OwnPagesOnly, UploadLimits
 from nemo_ds2_adapters.serving.http.problems import Problem, add_problems
 from nemo_ds2_adapters.serving.service import Service
-from nemo_ds2_adapters.serving.talks import Talks
 from nemo_ds2_adapters.version import __version__
 
 PAGE = Path(__file__).parents[1] / "page"
@@ -27,7 +26,6 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(app.state.talks.stop)
         await run_in_threadpool(service.close)
 
     # The pages that FastAPI makes of the OpenAPI document load scripts from elsewhere: there are none.
@@ -40,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.service, app.state.talks = service, Talks(service)
+    app.state.service = service
     add_problems(app)
     for part in (transcriptions, live, users, operation):
         app.include_router(part.router)

@@ -11,12 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.serving.audio import RATES
+from nemo_ds2_adapters.serving.base import Kind
 from nemo_ds2_adapters.serving.http.callers import known_caller, sent_token, service_of
 from nemo_ds2_adapters.serving.http.problems import problem_of
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.refusal import Refusal
-from nemo_ds2_adapters.serving.service import Kind, Service, checked_user
-from nemo_ds2_adapters.serving.talks import Mode, Talk, Talks
+from nemo_ds2_adapters.serving.service import Service, checked_user
+from nemo_ds2_adapters.serving.talks import Mode, Talk
 
 PARTIAL_SECONDS: dict[Mode, float] = {"stream": 0.1, "repeated": 1.0}  # between looks at the text so far
 SILENT_SECONDS = 30.0  # without any samples, then the talk ends
@@ -35,17 +36,16 @@ async def stream(
 ) -> None:
     """16-bit PCM in, partial and final results out, see docs/service.md."""
     service = service_of(socket)
-    talks: Talks = socket.app.state.talks
     offered = [part.strip() for part in socket.headers.get("sec-websocket-protocol", "").split(",")]
     is_offered = len(offered) == 2 and offered[0] == PROTOCOL
     await socket.accept(PROTOCOL if is_offered else None)
     started, problem, talk = time.monotonic(), None, None
     try:
         kind, name = await _asked(service, socket, offered[1] if is_offered else None, user, model)
-        rate = sample_rate or service.sample_rate
+        rate = sample_rate or service.base.sample_rate
         if not RATES[0] <= rate <= RATES[1]:
             raise InputError(f"sample_rate={rate}: expected {RATES[0]} to {RATES[1]} Hz")
-        talk = await run_in_threadpool(talks.open, name, kind, rate)
+        talk = await service.recognition.open_talk(name, kind, rate)
         await socket.send_json({"type": "ready", "mode": talk.mode, "adapter": kind, "sample_rate": rate})
         if await _listen(service, socket, talk, rate):
             await socket.send_json({**_final(await talk.finish()), "adapter": kind})
@@ -57,7 +57,7 @@ async def stream(
         await socket.close(CLOSED_OFFSET + details.status)
     finally:
         if talk is not None:
-            talks.close(talk)
+            service.recognition.close_talk(talk)
         mode = talk.mode if talk else None
         log("stream", mode=mode, seconds=round(time.monotonic() - started, 3), problem=problem)
 
@@ -73,7 +73,7 @@ async def _asked(
         caller.check(checked_user(user))
     if model == "base":
         user = None
-    return await run_in_threadpool(service.adapter_of, user), user
+    return await run_in_threadpool(service.base.adapter_of, user), user
 
 
 async def _listen(service: Service, socket: WebSocket, talk: Talk, rate: int) -> bool:

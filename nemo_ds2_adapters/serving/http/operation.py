@@ -100,7 +100,7 @@ def health(service: Serving) -> Health:
     return Health(
         status="stopping" if service.stopping.is_set() else "ok",
         version=__version__,
-        sample_rate=service.sample_rate,
+        sample_rate=service.base.sample_rate,
         has_prior=service.settings.prior is not None,
         needs_token=bool(service.tokens),
         keep_recordings=None if keep == float("inf") else keep,
@@ -112,4 +112,4 @@ def health(service: Serving) -> Health:
 def metrics(service: Serving, caller: Calling) -> Response:
     """For Prometheus. Needs a token for all users."""
     caller.check_all()
-    return Response(service.metrics.text(service.bank.statistics), media_type=CONTENT_TYPE_LATEST)
+    return Response(service.metrics.text(service.recognition.metrics()), media_type=CONTENT_TYPE_LATEST)

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError
+from nemo_ds2_adapters.serving.base import Kind
 from nemo_ds2_adapters.serving.http.callers import Calling, Serving
 from nemo_ds2_adapters.serving.http.problems import responses
-from nemo_ds2_adapters.serving.service import Kind, checked_user
+from nemo_ds2_adapters.serving.service import checked_user
 
 PERSONAL, BASE = "personal", "base"
 FIELDS = ("file", "user", "words", "model", "response_format", "timestamp_granularities[]")
@@ -93,20 +93,18 @@ async def transcribe(
         user = caller.user
     else:
         caller.check(checked_user(user))
-    samples = await run_in_threadpool(service.read, file.file)
     if model == BASE:
         user = None
-    kind = await run_in_threadpool(service.adapter_of, user)
-    favoured = await run_in_threadpool(service.words_of, user, words)
     is_verbose = response_format == "verbose_json"
-    hypothesis = await service.recognise(samples, user, kind, favoured, timestamps=is_verbose)
-    headers = {ADAPTER_HEADER: kind}
+    recognised = await service.recognition.transcribe(file.file, user, words, timestamps=is_verbose)
+    hypothesis = recognised.hypothesis
+    headers = {ADAPTER_HEADER: recognised.kind}
     if response_format == "text":
         return PlainTextResponse(hypothesis.text + "\n", headers=headers)
     content: dict[str, Any] = {"text": hypothesis.text}
     if is_verbose:
         spans = hypothesis.timestamp
-        content |= {"task": "transcribe", "duration": len(samples) / service.sample_rate, "adapter": kind}
+        content |= {"task": "transcribe", "duration": recognised.seconds, "adapter": recognised.kind}
         if "word" in (granularities or []):
             content["words"] = [{key: word[key] for key in ("word", "start", "end")} for word in spans["word"]]
         if "segment" in (granularities or ["segment"]):

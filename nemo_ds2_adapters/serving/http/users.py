@@ -8,11 +8,11 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from nemo_ds2_adapters.serving.base import Kind
 from nemo_ds2_adapters.serving.http.callers import About, Serving
 from nemo_ds2_adapters.serving.http.problems import responses
 from nemo_ds2_adapters.serving.jobs import Job, State
 from nemo_ds2_adapters.serving.recordings import Recording
-from nemo_ds2_adapters.serving.service import Kind
 
 router = APIRouter(prefix="/v1/users/{user}", tags=["people"])
 
@@ -125,7 +125,7 @@ async def record(
     text: Annotated[str, Form(description="What is said, as the model writes it.", max_length=1000)],
 ) -> NewRecording:
     """Keep a recording for this person's adapter; one that was sent before is not kept twice."""
-    samples = await run_in_threadpool(service.read, file.file)
+    samples = await run_in_threadpool(service.base.read, file.file)
     one, findings = await run_in_threadpool(service.record, user, samples, text)
     return NewRecording(**RecordingView.of(one).model_dump(), findings=findings)
 

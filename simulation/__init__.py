@@ -1,0 +1,1 @@
+"""A service of any size, simulated with what was measured of a small one."""
