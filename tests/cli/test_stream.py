@@ -124,9 +124,13 @@ class Microphone:
         pass
 
 
-def test_microphone(run, model, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_microphone(
+    run, model, recording: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     model.save_to("model.nemo")
     samples, _ = soundfile.read(recording, dtype="float32")
     monkeypatch.setitem(sys.modules, "sounddevice", Microphone(samples))
     expected = transcribe(model, samples, [None], progress=False)[0]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     assert run("model.nemo", "--microphone", "--pause", "inf") == (0, f"{expected}\n", "listening, Ctrl+C ends\n")
