@@ -14,6 +14,7 @@ def run_gru(rnn: nn.GRU, x: Tensor, cpu_lengths: Tensor) -> Tensor:
 
     Torch builds a graph of some twenty operations for every frame of every direction. Here both directions take their
     steps together, a step has a known derivative, padding is never computed, and frozen weights get no gradient.
+    In mixed precision (`torch.autocast`) products are computed in the lower one, states and gates are not, as in torch.
 
     Args:
         rnn: one layer, with biases.
@@ -27,7 +28,11 @@ def run_gru(rnn: nn.GRU, x: Tensor, cpu_lengths: Tensor) -> Tensor:
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights = [torch.stack([getattr(rnn, f"{name}_l0{suffix}") for suffix in suffixes]) for name in names]
     sizes, frames = _packed(cpu_lengths, x.shape[1])
-    return _GRU.apply(x, *weights, sizes, frames[: len(suffixes)].to(x.device))
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weights[:2] = x.to(dtype), [weight.to(dtype) for weight in weights[:2]]
+    with torch.autocast("cpu", enabled=False):
+        return _GRU.apply(x, *weights, sizes, frames[: len(suffixes)])
 
 
 def _packed(lengths: Tensor, total_length: int) -> tuple[list[int], Tensor]:
@@ -44,7 +49,10 @@ def _packed(lengths: Tensor, total_length: int) -> tuple[list[int], Tensor]:
 
 
 class _GRU(torch.autograd.Function):
-    """Equations of `torch.nn.GRU`; gates in its order: reset, update, new. `K` directions, `N` real frames."""
+    """Equations of `torch.nn.GRU`; gates in its order: reset, update, new. `K` directions, `N` real frames.
+
+    Products are in the precision of `x` and the weights, everything else in that of the biases.
+    """
 
     @staticmethod
     def forward(
@@ -55,18 +63,18 @@ class _GRU(torch.autograd.Function):
         packed = x.flatten(0, 1)[frames]  # [K, N, D]
         (w_gates, w_new), (b_gates, b_new) = w_ih.transpose(1, 2).split(gates, 2), b_ih.unsqueeze(1).split(gates, 2)
         b_hh_gates, b_hh_new = b_hh.unsqueeze(1).split(gates, 2)
-        reset_update = torch.baddbmm(b_gates + b_hh_gates, packed, w_gates)
-        new = torch.baddbmm(b_new, packed, w_new)
+        reset_update = torch.baddbmm((b_gates + b_hh_gates).to(x.dtype), packed, w_gates).to(b_ih.dtype)
+        new = torch.baddbmm(b_new.to(x.dtype), packed, w_new).to(b_ih.dtype)
         recurrent_new = torch.empty_like(new)  # what the reset gate scales
         outputs = torch.empty_like(new)
         w_hh_t = w_hh.transpose(1, 2).contiguous()
-        scratch = new.new_empty(directions * sizes[0] * 3 * hidden)  # fresh memory at every step would cost more
+        scratch = x.new_empty(directions * sizes[0] * 3 * hidden)  # fresh memory at every step would cost more
         state, stop = new.new_zeros(directions, sizes[0], hidden), 0
         for size in sizes:
             rows = slice(stop, stop := stop + size)
             state = state[:, :size]
             products = scratch[: directions * size * 3 * hidden].view(directions, size, 3 * hidden)
-            product, product_new = torch.bmm(state, w_hh_t, out=products).split(gates, 2)
+            product, product_new = torch.bmm(state.to(x.dtype), w_hh_t, out=products).split(gates, 2)
             reset, update = reset_update[:, rows].add_(product).sigmoid_().chunk(2, dim=2)
             torch.add(product_new, b_hh_new, out=recurrent_new[:, rows])
             new[:, rows].addcmul_(reset, recurrent_new[:, rows]).tanh_()
@@ -101,20 +109,29 @@ class _GRU(torch.autograd.Function):
             start = rows.start
             if step:
                 previous = start - sizes[step - 1]
-                grad[:, previous : previous + sizes[step]].add_(kept.baddbmm_(grad_gates[:, rows], w_hh))
+                grad[:, previous : previous + sizes[step]].add_(_add_product(kept, grad_gates[:, rows], w_hh))
 
         needs_x, needs_w_ih, needs_w_hh, needs_b_ih, needs_b_hh, _, _ = ctx.needs_input_grad
-        grad_w_hh = torch.bmm(grad_gates.transpose(1, 2), before) if needs_w_hh else None
+        dtype = w_hh.dtype
+        grad_w_hh = torch.bmm(grad_gates.to(dtype).transpose(1, 2), before.to(dtype)) if needs_w_hh else None
         grad_b_hh = grad_gates.sum(dim=1) if needs_b_hh else None
         grad_recurrent_new.copy_(grad_new)  # from here on the input's side
-        grad_w_ih = torch.bmm(grad_gates.transpose(1, 2), packed) if needs_w_ih else None
         grad_b_ih = grad_gates.sum(dim=1) if needs_b_ih else None
+        grad_gates = grad_gates.to(dtype)
+        grad_w_ih = torch.bmm(grad_gates.transpose(1, 2), packed) if needs_w_ih else None
         grad_x = None
         if needs_x:
             grad_x = grad_gates.new_zeros(shape)
             for its_grad, its_frames in zip(torch.bmm(grad_gates, w_ih), frames):
                 grad_x.flatten(0, 1).index_add_(0, its_frames, its_grad)
         return grad_x, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Add a product, computed in the precision of `right`, to `total` in place."""
+    if left.dtype == right.dtype:
+        return total.baddbmm_(left, right)
+    return total.add_(torch.bmm(left.to(right.dtype), right))
 
 
 def _states_before(outputs: Tensor, sizes: list[int]) -> Tensor:

@@ -70,7 +70,7 @@ class RecurrentLayer(nn.Module):
         # Not only where a gradient is needed: the two ways differ in the last bit, and a base must compute the
         # same whatever part of it is frozen.
         if torch.is_grad_enabled() and x.device.type == "cpu":
-            if isinstance(self.rnn, nn.GRU) and not _is_rewritten():
+            if isinstance(self.rnn, nn.GRU) and not _is_graph():
                 x = run_gru(self.rnn, x, cpu_lengths)
             else:
                 x = self._run_padded(x, lengths, mask)
@@ -159,6 +159,6 @@ class RecurrentLayer(nn.Module):
         return not self.rnn.weight_hh_l0.requires_grad and not self.dropout_when_frozen
 
 
-def _is_rewritten() -> bool:
-    """Whether torch puts other operations in the place of those written here: lower precision, a graph."""
-    return torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or torch.compiler.is_compiling()
+def _is_graph() -> bool:
+    """Whether torch records what is computed, to compute it again with other inputs."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()

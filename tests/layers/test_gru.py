@@ -41,6 +41,23 @@ def test_outputs_and_all_gradients_are_those_of_torch(lengths: list[int], bidire
         torch.testing.assert_close(mine, torchs, rtol=1e-11, atol=1e-12)
 
 
+def test_mixed_precision_is_as_near_to_full_precision_as_torch_gets() -> None:
+    rnn, (x, lengths) = gru(bidirectional=True).float(), batch([9, 4, 7])
+    x = x.detach().float().requires_grad_()
+    inputs = [x, *rnn.parameters()]
+    full = run_torch(rnn, x, lengths)
+    upstream = torch.randn_like(full)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine, torchs = run_gru(rnn, x, lengths), run_torch(rnn, x, lengths)
+    assert mine.dtype == torchs.dtype == full.dtype
+    assert torch.dist(mine, full) < 1.5 * torch.dist(torchs, full)
+    wanted = torch.autograd.grad(full, inputs, upstream)
+    got = torch.autograd.grad(mine, inputs, upstream)
+    others = torch.autograd.grad(torchs, inputs, upstream)
+    for grad, my_grad, torchs_grad in zip(wanted, got, others):
+        assert torch.dist(my_grad, grad) < 1.5 * torch.dist(torchs_grad, grad)
+
+
 @pytest.mark.parametrize("trained", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0_reverse", None])
 def test_only_what_is_trained_gets_a_gradient(trained: str | None) -> None:
     rnn, (x, lengths) = gru(bidirectional=True), batch([3, 7, 5])
