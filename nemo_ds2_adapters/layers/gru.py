@@ -14,7 +14,7 @@ def run_gru(rnn: nn.GRU, x: Tensor, cpu_lengths: Tensor) -> Tensor:
 
     Torch builds a graph of some twenty operations for every frame of every direction. Here both directions take their
     steps together, a step has a known derivative, padding is never computed, and frozen weights get no gradient.
-    In mixed precision (`torch.autocast`) products are computed in the lower one, states and gates are not, as in torch.
+    Mixed precision (`torch.autocast`) is for products, not for states and gates, as in torch.
 
     Args:
         rnn: one layer, with biases.
