@@ -88,7 +88,7 @@ def choose(prior: VoicePrior, step: Step, seconds: float, base: Score, own: Scor
         own: the same with the population's adapter.
     """
     people = prior.experiences(step)
-    if _is_unlike(people, base, own):
+    if _is_beyond(people, base, own):
         return Choice("base", 0.0, 0.0, 0, 0, f"{seconds:.0f} s of speech: nobody in the prior's record is like this")
     options = [Choice("base", 0.0, 0.0, len(people), 0, "")]
     for kind in get_args(Kind)[1:] if step.epochs else ("prior",):
@@ -155,7 +155,7 @@ def _unlikeness(people: Sequence[Experience], with_it: int, without: int) -> flo
     return float(expit(betaln(1 + with_it, 1 + without) - like - math.log(len(people) + 1)))
 
 
-def _is_unlike(people: Sequence[Experience], base: Score, own: Score) -> bool:
+def _is_beyond(people: Sequence[Experience], base: Score, own: Score) -> bool:
     """Whether somebody makes more errors than anybody in the record, by base and by population's adapter."""
     rates = [
         (one.own_base_errors / one.own_words, one.own_prior_errors / one.own_words) for one in people if one.own_words
