@@ -35,9 +35,9 @@ def save_adapter(
         AdapterFileError: a weight is not finite, or the file cannot be written; an existing file is untouched.
     """
     from nemo_ds2_adapters.adapters.attached import attached_adapters
-    from nemo_ds2_adapters.adapters.blocks import adapter_names
+    from nemo_ds2_adapters.adapters.blocks import list_adapters
 
-    names = [name] if isinstance(name, str) else adapter_names(model) if name is None else name
+    names = [name] if isinstance(name, str) else list_adapters(model) if name is None else name
     write_adapters(attached_adapters(model, names, metadata), path)
 
 

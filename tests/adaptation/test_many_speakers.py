@@ -19,8 +19,8 @@ from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, zero
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.data import audio
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.data.speakers import read_speakers

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.scripts.decoding import search_settings, words_for_all
 from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command, make_folder_of
