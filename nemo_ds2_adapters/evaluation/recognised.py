@@ -1,7 +1,6 @@
 """What a model recognises in utterances, beside what was said: with the adapters it has enabled, or per user."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +73,7 @@ def recognise(
     store: AdapterStore | AdapterBank | None = None,
     batch_size: int = 16,
     progress: bool = True,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    precision: torch.dtype | None = None,
     default: Adapter | None = None,
     words: Sequence[Sequence[str]] | None = None,
     search: SearchSettings = DEFAULT,
@@ -91,7 +90,7 @@ def recognise(
         store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
         progress: show a progress bar.
-        autocast: makes the context manager in which a batch is computed.
+        precision: of mixed-precision arithmetic (`torch.autocast`), None for none.
         default: what people get who have no adapter; None refuses them.
         words: for each utterance, personal words; None takes those that the store has of its user. The base is given
             none where there are users.
@@ -104,7 +103,7 @@ def recognise(
 
     def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         samples, counts = on_device(model, signals, lengths)
-        with autocast():
+        with torch.autocast(samples.device.type, dtype=precision, enabled=precision is not None):
             if users is None or bank is None:
                 log_probs, frames, _ = model(input_signal=samples, input_signal_length=counts)
             else:
