@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> None:
     output = output_path(cfg, "users" if adapter is None else adapter.name or "base", utterances)
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
-    precision = place(model, OmegaConf.to_container(cfg.trainer), mixed=True)
+    precision = place(model, dict(cfg.trainer), mixed=True)
     check_adapters(model, adapter, users, store, cfg)
     check_vocabulary(utterances, MANIFEST, model)
     progress = cfg.trainer.enable_progress_bar
