@@ -13,12 +13,13 @@ from nemo_ds2_adapters.adapters.users import check_user_id
 from nemo_ds2_adapters.errors import UnknownUserError, UserIdError
 from nemo_ds2_adapters.serving.auth import RateLimit, Tokens
 from nemo_ds2_adapters.serving.base import Kind, ServedBase
-from nemo_ds2_adapters.serving.jobs import Job, Jobs
 from nemo_ds2_adapters.serving.metrics import Metrics
 from nemo_ds2_adapters.serving.prompts import SHIPPED, read_prompts
 from nemo_ds2_adapters.serving.recognition import Recognition
 from nemo_ds2_adapters.serving.recordings import Recording, Recordings
-from nemo_ds2_adapters.serving.worker import Worker, WorkerSettings
+from nemo_ds2_adapters.serving.training.job import Job
+from nemo_ds2_adapters.serving.training.jobs import Jobs
+from nemo_ds2_adapters.serving.training.worker import Worker, WorkerSettings
 from nemo_ds2_adapters.store.store import PRIOR
 
 SWEEP_SECONDS = 3600.0  # between looks for recordings that are older than they are kept
