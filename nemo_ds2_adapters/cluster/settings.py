@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Self
 
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.errors import InputError
 
 NEEDED = ("ray", "pyarrow")
@@ -28,8 +29,8 @@ class ClusterSettings:
         if self.address is not None:
             check_address(self.address, f"cluster.address={self.address}")
         if self.workers is not None:
-            _check_count("workers", self.workers)
-        _check_count("cores", self.cores)
+            check_whole("cluster.workers", self.workers, 1)
+        check_whole("cluster.cores", self.cores, 1)
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Self | None:
@@ -77,8 +78,3 @@ def check_reachable(address: str, shown: str) -> None:
     except OSError as error:
         reason = error.strerror or "no answer"
         raise InputError(f"{shown}: no cluster can be reached there ({reason})") from error
-
-
-def _check_count(key: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"cluster.{key}={value}: expected a whole number of at least 1")

@@ -10,12 +10,13 @@ from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.decoding.search import DEFAULT, Search, SearchSettings
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, Users, check_batch_size, run_batches
+from nemo_ds2_adapters.recognition.batches import Failures, Users, run_batches
 from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
 from nemo_ds2_adapters.recognition.users import words_of
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -96,7 +97,7 @@ def recognise(
             none where there are users.
         search: a language model, for the base too, and how much it and the words count.
     """
-    check_batch_size(batch_size)
+    check_whole("batch_size", batch_size, 1)
     decoder, searching = Decoder(model), Search(model, search)
     bank = None if users is None else bank_of(model, store, batch_size, default)
     numbered_users: Users | None = None if users is None else dict(enumerate(users))
