@@ -156,8 +156,7 @@ def _checksum(tensor: Tensor) -> str:
 class CacheSettings:
     """Whether and how activations are kept.
 
-    Raises:
-        InputError: a value is not what it must be; names it by its key in conf/asr_adapters/asr_adaptation.yaml.
+    Raises InputError: a value is not what it must be; names it by its key in conf/asr_adapters/asr_adaptation.yaml.
     """
 
     mode: str = "auto"  # auto: whenever that is exact; off: never; required: an error if it is not exact

@@ -75,8 +75,7 @@ def adapt(
 def config_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The scripts' config with some settings changed, as plain values.
 
-    Raises:
-        InputError: names all unknown settings, each with the nearest known one.
+    Raises InputError: names all unknown settings, each with the nearest known one.
     """
     cfg = shipped_config(CONFIG)
     kind = settings.get("adapter_type", cfg.model.adapter.adapter_type)

@@ -155,8 +155,7 @@ def cross_validate(
 ) -> Verdict:
     """For how many epochs to train on all of an engine's utterances, which are one person's.
 
-    Raises:
-        InputError: there is one recording only.
+    Raises InputError: there is one recording only.
     """
     utterances = range(len(engine.data))
     if len({engine.data.recording(i) for i in utterances}) < LEAST_RECORDINGS:

@@ -35,8 +35,7 @@ class StartSettings:
     def of(cls, adapter: Mapping[str, Any]) -> Self:
         """Of the config's section `model.adapter`, as plain values.
 
-        Raises:
-            InputError: there is no such type of adapter, or it does not go to this module.
+        Raises InputError: there is no such type of adapter, or it does not go to this module.
         """
         return cls(
             adapter_config(adapter),
@@ -139,11 +138,7 @@ class FitSettings:
     def data(
         self, train: Sequence[Utterance], validation: Sequence[Utterance] | None
     ) -> tuple[list[Utterance], list[Utterance] | None]:
-        """Training and validation data within the limits of their sections.
-
-        Raises:
-            InputError: nothing is left.
-        """
+        """Training and validation data within the limits of their sections. Raises InputError: nothing is left."""
         train = some_within("model.train_ds", self.train_ds, train)
         size = self.train_ds["batch_size"]
         if self.train_ds.get("drop_last") and len(train) < size:

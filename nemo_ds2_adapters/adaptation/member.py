@@ -212,11 +212,7 @@ class Member:
 
 
 def _optimizer(parameters: Sequence[nn.Parameter], optim: Mapping[str, Any], steps: int) -> tuple[Any, Any]:
-    """Optimiser and, if there is one, schedule.
-
-    Raises:
-        InputError: they do not take these arguments.
-    """
+    """Optimiser and, if there is one, schedule. Raises InputError: they do not take these arguments."""
     arguments = dict(optim)
     schedule = dict(arguments.pop("sched", None) or {})
     optimizer_class = get_optimizer(arguments.pop("name", "adam"))

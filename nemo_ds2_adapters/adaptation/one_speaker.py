@@ -188,8 +188,7 @@ def fit_from_prior(
 ) -> Reached | None:
     """Leave in the model what is best for the person, as `adapt_one` has it; None if training is to start from that.
 
-    Raises:
-        InputError: the base must run on recordings, or training did not converge.
+    Raises InputError: the base must run on recordings, or training did not converge.
     """
     if not data:
         raise InputError(f"{ADAPTER}.prior needs the frozen part computed once: leave out {ADAPTER}.cache=off")
@@ -225,8 +224,7 @@ def keep_base(model: ASRModel, start: Adapter, continued: bool) -> bool:
 def adapter_path(model_path: Path, settings: FitSettings) -> Path | None:
     """Where the adapter's file goes, beside the model unless its name says another folder; None if none is asked for.
 
-    Raises:
-        InputError: no file can be written there.
+    Raises InputError: no file can be written there.
     """
     if settings.file_name is None:
         return None

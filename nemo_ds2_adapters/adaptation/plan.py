@@ -70,8 +70,7 @@ class Plan:
     ) -> Self:
         """What is to be done with a prior; or of `own_prior`, if one of the population is worth to be made.
 
-        Raises:
-            InputError: the prior is of another base.
+        Raises InputError: the prior is of another base.
         """
         if prior is not None:
             check_fits(prior, base)

@@ -91,11 +91,8 @@ def change_vocabulary(model: ASRModel, labels: Sequence[str] | None) -> bool:
 def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_output_layer: bool) -> None:
     """Freeze everything and unfreeze the enabled adapter; SpecAugment is that of the settings, not the base's.
 
-    The frozen part stays in eval mode, so it computes what it will compute in use: no dropout, no dither, no
-    batch statistics. `frozen_in_eval_mode: false` gives NeMo's behaviour.
-
-    Raises:
-        InputError: there is no such SpecAugment.
+    The frozen part stays in eval mode, so it computes what it will compute in use: no dropout, no dither, no batch
+    statistics. `frozen_in_eval_mode: false` gives NeMo's behaviour. Raises InputError: there is no such SpecAugment.
     """
     try:
         model.spec_augmentation = (
@@ -120,11 +117,7 @@ def freeze_all_but_adapter(model: ASRModel, settings: FitSettings, has_new_outpu
 
 
 def set_optimizer(model: ASRModel, optim: Mapping[str, Any]) -> None:
-    """Give the model NeMo's optimiser and schedule.
-
-    Raises:
-        InputError: they do not take these arguments.
-    """
+    """Give the model NeMo's optimiser and schedule. Raises InputError: they do not take these arguments."""
     with open_dict(model.cfg):  # NeMo keeps the optimiser only where the base has one, and trains nothing otherwise
         model.cfg.optim = {key: value for key, value in optim.items() if value is not None}  # `sched: null`
     try:

@@ -33,8 +33,7 @@ MAX_SEED = 2**32 - 1  # NumPy's
 class Settings:
     """How an adapter is trained, and how it is decided whether it is kept.
 
-    Raises:
-        InputError: a value is not what it must be; names it by its key in conf/asr_adapters/asr_adaptation.yaml.
+    Raises InputError: a value is not what it must be; names it by its key in conf/asr_adapters/asr_adaptation.yaml.
     """
 
     optim: Mapping[str, Any]  # NeMo's section `model.optim`
@@ -102,8 +101,7 @@ class Settings:
 class PriorSettings:
     """How a population's adapter is trained, and how those left out are adapted from it (docs/defaults.md).
 
-    Raises:
-        InputError: a value is not what it must be.
+    Raises InputError: a value is not what it must be.
     """
 
     epochs: int = 10  # over everybody's speech
@@ -151,11 +149,7 @@ def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> S
 
 
 def check_seed(seed: Any) -> None:
-    """Refuse what NumPy does not take.
-
-    Raises:
-        InputError: says what it takes.
-    """
+    """Refuse what NumPy does not take. Raises InputError: says what it takes."""
     if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed={seed}: expected a whole number from 0 to {MAX_SEED}")
 
@@ -163,8 +157,7 @@ def check_seed(seed: Any) -> None:
 def check_optim(optim: Mapping[str, Any]) -> None:
     """Refuse a learning rate that is no number, and names that NeMo does not know.
 
-    Raises:
-        InputError: names the key.
+    Raises InputError: names the key.
     """
     if optim.get("lr") is not None:
         check_number("model.optim.lr", optim["lr"])

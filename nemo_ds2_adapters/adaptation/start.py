@@ -99,8 +99,7 @@ def starting_adapter(model: ASRModel, name: str, settings: StartSettings, seed: 
 def start_from_prior(model: ASRModel, start: Adapter, prior: VoicePrior, settings: FitSettings) -> Adapter:
     """The population's adapter under the name of the one that would be trained without a prior.
 
-    Raises:
-        InputError: the prior is of another base, or something is asked for that does not go with one.
+    Raises InputError: the prior is of another base, or something is asked for that does not go with one.
     """
     check_fits(prior, fingerprint(model))
     if settings.start.continue_existing or settings.start.init_from is not None or not settings.is_base_frozen:

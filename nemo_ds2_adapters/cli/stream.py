@@ -117,8 +117,7 @@ def cut(utterance: Utterance, sample_rate: int, real_time: bool) -> "Iterator[np
 def listen(sample_rate: int) -> "Iterator[np.ndarray]":
     """What the default microphone hears, in chunks, without end.
 
-    Raises:
-        InputError: sounddevice is not installed, or there is no microphone.
+    Raises InputError: sounddevice is not installed, or there is no microphone.
     """
     try:
         import sounddevice

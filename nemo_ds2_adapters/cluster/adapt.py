@@ -36,8 +36,7 @@ logger = logging.getLogger(__name__)
 def workers_of(settings: ClusterSettings, base: Base, say: Say = logger.info) -> Iterator[Pool]:
     """In this block the workers of a cluster, which hold a base, can be given tasks.
 
-    Raises:
-        InputError: there is no such cluster, or no room for them.
+    Raises InputError: there is no such cluster, or no room for them.
     """
     with connected(settings) as count:
         say(f"{count} workers, {settings.cores} cores each")

@@ -17,8 +17,7 @@ CONNECT_SECONDS = 5.0
 class ClusterSettings:
     """A Ray cluster, and how many processes of it are used.
 
-    Raises:
-        InputError: a value is not what it must be; names it by its key in conf/asr_adapters/cluster/ray.yaml.
+    Raises InputError: a value is not what it must be; names it by its key in conf/asr_adapters/cluster/ray.yaml.
     """
 
     address: str | None = None  # HOST:PORT of a running one, or `auto`; None: one is started here
@@ -36,8 +35,7 @@ class ClusterSettings:
     def of(cls, section: Mapping[str, Any]) -> Self | None:
         """Of the config's section `cluster`, as plain values; None where this process is to do the work.
 
-        Raises:
-            InputError: a value is wrong, the extra [ray] is not installed, or nobody listens at the address.
+        Raises InputError: a value is wrong, the extra [ray] is not installed, or nobody listens at the address.
         """
         engine = section["engine"]
         given = [f"cluster.{key}={section[key]}" for key in ("address", "workers") if section[key] is not None]
@@ -67,8 +65,7 @@ def check_address(address: Any, shown: str) -> None:
 def check_reachable(address: str, shown: str) -> None:
     """Make sure that somebody listens at an address, for which Ray itself tries a minute; `shown` is how it was given.
 
-    Raises:
-        InputError: nobody does.
+    Raises InputError: nobody does.
     """
     if address == "auto":
         return

@@ -89,11 +89,7 @@ class Worker:
         self._base = base
 
     def ready(self) -> None:
-        """Restore the base.
-
-        Raises:
-            InputError: there is none, or another one.
-        """
+        """Restore the base. Raises InputError: there is none, or another one."""
         os.chdir(self._base.folder)
         torch.set_num_threads(self._base.cores)
         self._model = restore_model(self._base.nemo_model, self._base.pretrained_model)

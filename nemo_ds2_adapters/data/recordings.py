@@ -69,8 +69,7 @@ def _opened(item: AudioSource, place: str, sample_rate: int) -> Utterance:
 def samples_of(item: object, place: str, or_other: str = "") -> np.ndarray:
     """An array or tensor of samples as float32 `[T]`, full scale is 1.
 
-    Raises:
-        InputError: it is none; begins with `place`, and says what else is taken there.
+    Raises InputError: it is none; begins with `place`, and says what else is taken there.
     """
     torch = sys.modules.get("torch")  # who has a tensor has imported it; others need not
     if torch is not None and isinstance(item, torch.Tensor):

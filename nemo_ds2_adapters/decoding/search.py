@@ -104,8 +104,7 @@ class Search:
     def check(self, words: Sequence[str]) -> None:
         """Make sure that these words can be listened to.
 
-        Raises:
-            InputError: the model cannot write one of them, which it names, or they are too many or too long.
+        Raises InputError: the model cannot write one of them, which it names, or they are too many or too long.
         """
         if words:
             self._phrases(checked_words(words))

@@ -22,11 +22,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def build_activation(name: str) -> nn.Module:
-    """The activation called `name`.
-
-    Raises:
-        ValueError: `name` is not one of `ACTIVATIONS`.
-    """
+    """The activation called `name`. Raises ValueError: `name` is not one of `ACTIVATIONS`."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation={name!r} is unknown, expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()

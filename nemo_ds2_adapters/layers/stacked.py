@@ -144,8 +144,7 @@ def run_rowwise(network: nn.Sequential, x: Tensor, weights: Weights) -> Tensor:
 def check_rowwise(network: nn.Sequential) -> None:
     """Refuse a network that cannot have weights of its own in each row.
 
-    Raises:
-        ValueError: it has a layer that is no Linear, LayerNorm, Dropout or activation of torch.
+    Raises ValueError: it has a layer that is no Linear, LayerNorm, Dropout or activation of torch.
     """
     for layer in network:
         weights = layer.state_dict()

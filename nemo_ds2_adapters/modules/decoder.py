@@ -93,8 +93,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
     def forward(self, encoder_output: Tensor) -> Tensor:
         """`[B, feat_in, T]` -> log probabilities `[B, T, num_classes_with_blank]`, blank last.
 
-        Raises:
-            InputError: more than one head adapter is enabled.
+        Raises InputError: more than one head adapter is enabled.
         """
         routing = active_routing(self, len(encoder_output))
         head = self.enabled_head()
@@ -120,8 +119,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
     def forward_both(self, encoder_output: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, feat_in, T]` -> log probabilities without and with the enabled head adapter, both as `forward` gives.
 
-        Raises:
-            InputError: not exactly one head adapter is enabled.
+        Raises InputError: not exactly one head adapter is enabled.
         """
         head = self.enabled_head()
         if head is None:
@@ -131,11 +129,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
         return self._log_probs(base), self._log_probs(own if head.mode == "replace" else base + own)
 
     def enabled_head(self) -> MLPHeadAdapter | None:
-        """The head adapter that runs; None if none is enabled.
-
-        Raises:
-            InputError: several are enabled.
-        """
+        """The head adapter that runs; None if none is enabled. Raises InputError: several are enabled."""
         enabled = self.get_enabled_adapters()
         heads = [name for name in enabled if isinstance(self.adapter_layer[name], MLPHeadAdapter)]
         if len(heads) > 1:
@@ -176,10 +170,8 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
     def add_adapter(self, name: str, cfg: DictConfig | Any) -> None:
         """Add an adapter before the output layer, or a head adapter beside it; its sizes are inferred.
 
-        It gets this decoder's device, precision and train/eval mode.
-
-        Raises:
-            ValueError: the type is not accepted, or a head adapter has other sizes or is meant for the encoder too.
+        It gets this decoder's device, precision and train/eval mode. Raises ValueError: the type is not accepted, or a
+        head adapter has other sizes or is meant for the encoder too.
         """
         plain = plain_config(cfg)
         module_name, adapter_name = self.resolve_adapter_module_name_(name)
@@ -206,8 +198,7 @@ class DeepSpeech2Decoder(KeepsModeModule, Exportable, QuickAdapterMixin):
     def to_config_dict(self) -> DictConfig:
         """This decoder's config, for building another one in its place, as NeMo's `change_vocabulary` does.
 
-        Raises:
-            InputError: the decoder has adapters, which the other one would not have.
+        Raises InputError: the decoder has adapters, which the other one would not have.
         """
         if self.is_adapter_available():
             raise InputError(

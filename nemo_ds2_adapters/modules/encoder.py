@@ -164,10 +164,8 @@ class DeepSpeech2Encoder(KeepsModeModule, StreamedEncoder, Exportable):
     def resuming(self, point: int) -> Iterator[None]:
         """In this block, `forward` takes prefix activations of a point, `[B, D, T']` and their lengths, not features.
 
-        A training loop that is not ours hands them to the model as if they were features.
-
-        Raises:
-            ValueError: there is no such point, or, in `forward`, the activations are not as wide as it.
+        A training loop that is not ours hands them to the model as if they were features. Raises ValueError: there is
+        no such point, or, in `forward`, the activations are not as wide as it.
         """
         if not 0 <= point <= self.n_layers:
             raise ValueError(f"point {point}: the encoder has points 0 to {self.n_layers}")

@@ -35,9 +35,7 @@ class StreamedEncoder(StreamingEncoder):
         """The state of so many streams before their first frame, `[streams, N]`, zeros.
 
         Streams join and leave a batch as rows of a tensor do: `torch.cat([state, encoder.start(2)])`, `state[rows]`.
-
-        Raises:
-            ValueError: the encoder is bidirectional.
+        Raises ValueError: the encoder is bidirectional.
         """
         return self._start(streams).rows()
 
@@ -106,8 +104,8 @@ class StreamedEncoder(StreamingEncoder):
     ) -> Caches:
         """NeMo's caches of so many streams before their first frame, zeros: the first, `[1, B, 1, N]`, is the state.
 
-        Raises:
-            ValueError: the encoder is bidirectional; or `max_dim`, with which NeMo fills caches at random for export.
+        Raises ValueError: the encoder is bidirectional; or `max_dim`, with which NeMo fills caches at random for
+        export.
         """
         if max_dim:
             raise ValueError(f"max_dim={max_dim}: caches at random are none of an encoder with recurrent state")

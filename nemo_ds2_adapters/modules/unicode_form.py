@@ -15,8 +15,7 @@ FORMS: dict[str, Form] = {form.lower(): form for form in get_args(Form)}  # by t
 class UnicodeParser(CharParser):
     """NeMo's character parser for transcripts in any Unicode form: brings them to the form of the labels.
 
-    Raises:
-        InputError: a label is not in this form, so no transcript could ever have it.
+    Raises InputError: a label is not in this form, so no transcript could ever have it.
     """
 
     form: Form

@@ -58,8 +58,7 @@ class AdapterBank(Residency):
     def check_model(self, model: ModelPT) -> None:
         """Make sure that the bank is for this model, and that its modules are those it had.
 
-        Raises:
-            InputError: adapters would silently not run.
+        Raises InputError: adapters would silently not run.
         """
         if model is not self._model or not all(a is b for a, b in zip((model.encoder, model.decoder), self._modules)):
             raise InputError(

@@ -196,8 +196,7 @@ def _shapes(branch: Branch) -> dict[str, list[int]]:
 def features_of(preprocessor: nn.Module) -> Features:
     """What computes the features of a preprocessor in eval mode.
 
-    Raises:
-        InputError: it is of a kind that only NeMo has.
+    Raises InputError: it is of a kind that only NeMo has.
     """
     if isinstance(preprocessor, LogSpectrogramPreprocessor):
         return Features(

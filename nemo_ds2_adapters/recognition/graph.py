@@ -142,11 +142,7 @@ def kind_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_batch(features: np.ndarray, lengths: np.ndarray, width: int, users: int) -> None:
-    """Refuse what is no batch for a graph.
-
-    Raises:
-        InputError: says what is wrong with its shapes or lengths.
-    """
+    """Refuse what is no batch for a graph. Raises InputError: says what is wrong with its shapes or lengths."""
     if features.ndim != 3 or features.shape[1] != width or features.dtype != np.float32:
         raise InputError(f"features are {features.dtype} {list(features.shape)}: expected float32 [B, {width}, T]")
     if lengths.shape != features.shape[:1] or lengths.dtype != np.int64 or users != len(features):

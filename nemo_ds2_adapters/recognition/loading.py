@@ -108,11 +108,7 @@ class StoredAdapters:
         self._store = store
 
     def version(self, key: str) -> Version:
-        """The user's current version.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
+        """The user's current version. Raises UnknownUserError: there is none."""
         versions = self._store.versions(key)
         if not versions:
             raise UnknownUserError(f"{self._store}: there is no adapter of user {key!r}")
@@ -142,11 +138,7 @@ class AttachedAdapters:
         self._model = model
 
     def version(self, key: str) -> Hashable:
-        """What changes when the adapter's weights do.
-
-        Raises:
-            AdapterNameError: there is no such adapter.
-        """
+        """What changes when the adapter's weights do. Raises AdapterNameError: there is no such adapter."""
         parts = adapter_parts(self._model, existing_name(self._model, key))
         parameters = [parameter for _, part in parts for parameter in part.parameters()]
         return tuple((p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters)

@@ -127,8 +127,7 @@ class Residency:
         """The source's versions of residents that were not compared with it for a while, others need no look; and
         with a default, which users the source does not know.
 
-        Raises:
-            InputError: the source has no such user, and there is no default.
+        Raises InputError: the source has no such user, and there is no default.
         """
         now = time.monotonic()
         with self._changed:

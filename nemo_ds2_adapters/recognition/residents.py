@@ -41,11 +41,7 @@ class Stack:
         self.free = list(range(slots, 0, -1))
 
     def write(self, slot: int, key: str, states: Iterable[State]) -> None:
-        """Give a slot a user's weights.
-
-        Raises:
-            AdapterFileError: a number is too large for the bank's precision.
-        """
+        """Give a slot a user's weights. Raises AdapterFileError: a number is too large for the bank's precision."""
         states = [{name.removeprefix(NETWORK): value for name, value in state.items()} for state in states]
         if any(value.dtype != self._dtype for state in states for value in state.values()):
             states = [{name: value.to(self._dtype) for name, value in state.items()} for state in states]

@@ -87,8 +87,7 @@ def words_of(
 ) -> Callable[[int], Sequence[str]]:
     """The personal words of utterances, by their number: those given, or those stored of their users.
 
-    Raises:
-        InputError: there are not as many lists as utterances.
+    Raises InputError: there are not as many lists as utterances.
     """
     if given is not None:
         if isinstance(given, str) or len(given) != count:

@@ -71,8 +71,7 @@ def join_windows(windows: Sequence[Window], log_probs: Sequence[np.ndarray]) -> 
 def check_window_seconds(max_seconds: float, overlap_seconds: float) -> None:
     """Refuse settings with which the windows would not advance, or would be too short for a word.
 
-    Raises:
-        InputError: shows both values.
+    Raises InputError: shows both values.
     """
     are_numbers = isinstance(max_seconds, Real) and isinstance(overlap_seconds, Real)
     if not are_numbers or not (max_seconds >= LEAST_SECONDS and 0 <= overlap_seconds <= max_seconds / 2):

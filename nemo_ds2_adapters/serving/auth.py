@@ -28,20 +28,12 @@ class Caller:
     key: str
 
     def check(self, user: str) -> None:
-        """Make sure that the caller may speak for a user.
-
-        Raises:
-            Refusal: they may not.
-        """
+        """Make sure that the caller may speak for a user. Raises Refusal: they may not."""
         if self.user not in (None, user):
             raise Refusal(403, "forbidden", "this token is for another user")
 
     def check_all(self) -> None:
-        """Make sure that the caller may see what is about everybody.
-
-        Raises:
-            Refusal: they may not.
-        """
+        """Make sure that the caller may see what is about everybody. Raises Refusal: they may not."""
         if self.user is not None:
             raise Refusal(403, "forbidden", "this token is for one user; it takes one for all users")
 
@@ -62,8 +54,7 @@ class Tokens:
     def caller(self, token: str | None, address: str) -> Caller:
         """Who calls with a token, or none, from an address.
 
-        Raises:
-            Refusal: there is no such token, or one is needed.
+        Raises Refusal: there is no such token, or one is needed.
         """
         if not self._users:
             return Caller(None, address)
@@ -79,9 +70,7 @@ def read_tokens(path: Path | None) -> Tokens:
     """The tokens of a file, or of the environment.
 
     Each line has a token, for all users, or a token, a blank and a user id; lines that begin with # are remarks.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not right.
+    Raises InputError: the file cannot be read, or a line is not right.
     """
     if path is None:
         return Tokens(_parsed(os.environ.get(VARIABLE, "").splitlines(), VARIABLE))
@@ -103,11 +92,7 @@ class RateLimit:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def count(self, key: str) -> None:
-        """Take down a request.
-
-        Raises:
-            Refusal: it is one too many; says when there is room again.
-        """
+        """Take down a request. Raises Refusal: it is one too many; says when there is room again."""
         if not self._limiter.hit(self._limit, key):
             seconds = max(1, round(self._limiter.get_window_stats(self._limit, key).reset_time - time.time()))
             raise Refusal(

@@ -61,8 +61,7 @@ class ServedBase:
     def words_of(self, user: str | None, given: Sequence[str] | None) -> tuple[str, ...]:
         """Which words decoding favours: those that a request gives, or without any, the user's.
 
-        Raises:
-            InputError: the model cannot write one of them.
+        Raises InputError: the model cannot write one of them.
         """
         if given:
             self.search.check(given)

@@ -64,11 +64,7 @@ class RecognitionQueue:
         self._thread.start()
 
     def submit(self, recordings: Sequence[np.ndarray], user: str | None) -> "list[Future[np.ndarray]]":
-        """Take recordings `[T]` of one user into the queue, all of them or none.
-
-        Raises:
-            Refusal: there is no room.
-        """
+        """Take recordings `[T]` of one user into the queue, all of them or none. Raises Refusal: there is no room."""
         new = [Waiting(samples, user) for samples in recordings]
         with self._changed:
             if self._is_closed:

@@ -33,8 +33,7 @@ class Prompt:
 def read_prompts(path: Path, model: EncDecCTCModel) -> list[Prompt]:
     """The sentences of a file that a model can write: one per line, perhaps a tab, and its sounds with blanks between.
 
-    Raises:
-        InputError: the file cannot be read.
+    Raises InputError: the file cannot be read.
     """
     try:
         lines = path.read_text("utf-8").splitlines()

@@ -107,11 +107,7 @@ class Recordings:
         return _read(path) if path.exists() else []
 
     def remove(self, user: str, number: int) -> None:
-        """Remove one.
-
-        Raises:
-            Refusal: there is none of this number.
-        """
+        """Remove one. Raises Refusal: there is none of this number."""
         known = self.of(user)
         if number not in [one.number for one in known]:
             raise Refusal(404, "unknown_recording", f"there is no recording {number} of this user")

@@ -80,11 +80,7 @@ class Service:
             self.recordings.remove(user, number)
 
     def about(self, user: str) -> About:
-        """What is known of a person.
-
-        Raises:
-            UnknownUserError: nothing is.
-        """
+        """What is known of a person. Raises UnknownUserError: nothing is."""
         adapter = None
         if versions := self.store.versions(user):
             header = self.store.header(user)
@@ -100,19 +96,14 @@ class Service:
     def put_words(self, user: str, words: Sequence[str]) -> tuple[str, ...]:
         """Replace a person's words; none removes them.
 
-        Raises:
-            InputError: a word is not right, or the model cannot write it.
+        Raises InputError: a word is not right, or the model cannot write it.
         """
         self.base.search.check(words)
         with self._changing:
             return self.store.put_words(user, words)
 
     def adapter_file(self, user: str) -> bytes:
-        """A person's adapter as a `.pt`.
-
-        Raises:
-            UnknownUserError: there is none.
-        """
+        """A person's adapter as a `.pt`. Raises UnknownUserError: there is none."""
         if not self.store.has(user):
             raise UnknownUserError("there is no adapter of this user")
         return adapter_bytes([self.store.look_into(user)[1]])
@@ -135,11 +126,7 @@ class Service:
 
 
 def checked_user(user: str) -> str:
-    """A user id of a request, if it is one that people can have.
-
-    Raises:
-        UserIdError: it is not.
-    """
+    """A user id of a request, if it is one that people can have. Raises UserIdError: it is not."""
     check_user_id(user, "user")
     if user == PRIOR:
         raise UserIdError("user: this id is the store's own: choose another one")

@@ -12,11 +12,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")  # where nobody but this machine ca
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """How a service behaves.
-
-    Raises:
-        InputError: a value is not what it must be.
-    """
+    """How a service behaves. Raises InputError: a value is not what it must be."""
 
     model: Path  # the base, a `.nemo`
     store: Path  # a local folder: recordings lie in it, beside the adapters

@@ -21,8 +21,7 @@ NO_BUCKET = "there is no such bucket: make it, or check the URL"
 def connect(url: str) -> "ObjectStore":
     """The client for `s3://bucket/prefix`, or of another object store; nothing is asked of the server.
 
-    Raises:
-        InputError: no such protocol, the package that speaks it is not installed, or an endpoint that is no URL.
+    Raises InputError: no such protocol, the package that speaks it is not installed, or an endpoint that is no URL.
     """
     protocol = url.partition("://")[0]
     if protocol not in PROTOCOLS:

@@ -33,8 +33,7 @@ def open_folder(path: str | os.PathLike[str], create: bool, lock_timeout: float)
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether there is a store at a local path or a URL of an object store.
 
-    Raises:
-        InputError: no such protocol, or what speaks it is not installed.
+    Raises InputError: no such protocol, or what speaks it is not installed.
     """
     return _place(path, lock_timeout=0).format_text() is not None
 

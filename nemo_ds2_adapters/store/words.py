@@ -16,8 +16,7 @@ MAX_LENGTH = 100  # characters of one
 def checked_words(words: Iterable[str]) -> tuple[str, ...]:
     """Words in one form (NFC, single spaces), each once, in their order.
 
-    Raises:
-        InputError: names a word that is empty, too long or no printable text; or there are too many.
+    Raises InputError: names a word that is empty, too long or no printable text; or there are too many.
     """
     if isinstance(words, str):
         raise InputError(f"words={words!r}: expected a list of words")

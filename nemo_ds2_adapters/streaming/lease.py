@@ -27,10 +27,8 @@ class Lease:
     def check(self) -> None:
         """Notice an erasure: then the bank's default takes the adapter's place.
 
-        A store that cannot be asked ends no stream: what is held stays, and is asked for again.
-
-        Raises:
-            UnknownUserError: the user was erased, and the bank has no default.
+        A store that cannot be asked ends no stream: what is held stays, and is asked for again. Raises
+        UnknownUserError: the user was erased, and the bank has no default.
         """
         try:
             self.resident = self._bank.check_held(self.resident)

@@ -184,8 +184,7 @@ class Recogniser:
 def check_streams(model: EncDecCTCModel) -> None:
     """Refuse a model that cannot recognise speech before its end.
 
-    Raises:
-        InputError: says what it is, and which recipe makes one that can.
+    Raises InputError: says what it is, and which recipe makes one that can.
     """
     if not isinstance(model, EncDecCTCModel) or not isinstance(model.encoder, DeepSpeech2Encoder):
         what = type(getattr(model, "encoder", model)).__name__

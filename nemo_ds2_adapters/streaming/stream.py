@@ -74,11 +74,7 @@ class Stream:
 
     @property
     def partial(self) -> Partial:
-        """The text so far, of what steps have taken.
-
-        Raises:
-            NemoDs2Error: the stream has failed.
-        """
+        """The text so far, of what steps have taken. Raises NemoDs2Error: the stream has failed."""
         with self._lock:
             self._check_not_failed()
             return self._transcript.partial

@@ -101,10 +101,8 @@ def open_overrides(arguments: Sequence[str], *configs: DictConfig) -> list[str]:
     """Let a command line set keys that not all of the configs list, so that `check_config` can speak about them.
 
     Hydra wants a `+` before such a key and answers its absence with a page of its own. It does the same to what it
-    cannot parse, and takes a text for something else, so that is looked at here.
-
-    Raises:
-        SystemExit: an override would not arrive as it was typed; one line says so.
+    cannot parse, and takes a text for something else, so that is looked at here. Raises SystemExit: an override would
+    not arrive as it was typed; one line says so.
     """
     several = bool({"-m", "--multirun"} & set(arguments))
     known = [_keys(config, closed=()) for config in configs]
@@ -186,8 +184,7 @@ def files_read(cfg: DictConfig, *manifests: str) -> dict[str, Any]:
 def make_folder_of(output: Path, key: str) -> None:
     """Make the folder of a file that results go to, before they are computed.
 
-    Raises:
-        InputError: a file cannot be written there; names `key` and the reason.
+    Raises InputError: a file cannot be written there; names `key` and the reason.
     """
     make_folder(output.parent, key)
     if output.is_dir():

@@ -31,8 +31,7 @@ Serving = Annotated[Service, Depends(service_of)]
 def known_caller(service: Service, connection: HTTPConnection, token: str | None) -> Caller:
     """Who calls with a token, or none; their calls are counted.
 
-    Raises:
-        Refusal: there is no such token, or there were too many calls.
+    Raises Refusal: there is no such token, or there were too many calls.
     """
     address = connection.client.host if connection.client else "unknown"
     try:

@@ -45,11 +45,7 @@ class Health(BaseModel):
 
 
 def job_of(service: Serving, caller: Calling, job: str) -> Job:
-    """The job of a path.
-
-    Raises:
-        Refusal: there is none, or it is another user's.
-    """
+    """The job of a path. Raises Refusal: there is none, or it is another user's."""
     found = service.jobs.get(job)
     if caller.user not in (None, found.user):
         raise Refusal(404, "unknown_job", "there is no such job of this user")

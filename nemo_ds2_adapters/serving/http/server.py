@@ -65,11 +65,7 @@ class Server(uvicorn.Server):
 
 
 def check_exposure(settings: ServiceSettings, tokens: Tokens) -> None:
-    """Refuse to serve others than this machine without tokens.
-
-    Raises:
-        InputError: says how to make tokens.
-    """
+    """Refuse to serve others than this machine without tokens. Raises InputError: says how to make tokens."""
     if not tokens and settings.host not in LOOPBACK:
         raise InputError(
             f"--host {settings.host}: without tokens a service is for this machine alone: give --token-file, or "
@@ -80,8 +76,7 @@ def check_exposure(settings: ServiceSettings, tokens: Tokens) -> None:
 def bind(settings: ServiceSettings) -> socket.socket:
     """The address of a service, taken before a model is loaded; nobody can connect yet.
 
-    Raises:
-        InputError: it cannot be had.
+    Raises InputError: it cannot be had.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)

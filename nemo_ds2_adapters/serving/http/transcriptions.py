@@ -48,11 +48,7 @@ class Transcription(BaseModel):
 
 
 async def known_fields(request: Request) -> None:
-    """Refuse fields that would be ignored.
-
-    Raises:
-        InputError: names them.
-    """
+    """Refuse fields that would be ignored. Raises InputError: names them."""
     unknown = sorted(set(await request.form()) - set(FIELDS))
     if unknown:
         raise InputError(f"{', '.join(unknown)[:200]}: unknown, expected {', '.join(FIELDS)}")

@@ -82,11 +82,7 @@ class Jobs:
             return job
 
     def get(self, job_id: str) -> Job:
-        """A job by its id.
-
-        Raises:
-            Refusal: there is none.
-        """
+        """A job by its id. Raises Refusal: there is none."""
         if job_id not in self._by_id:
             raise Refusal(404, "unknown_job", "there is no such job, or a later one of its user has taken its place")
         return self._by_id[job_id]

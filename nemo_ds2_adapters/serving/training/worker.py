@@ -62,10 +62,8 @@ class Worker:
     def train(self, task: Task, on_message: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Have an adapter trained: a speaker's result, as plain values.
 
-        `on_message` is called with `stage` and `share` (0 to 1) of the work that is done, again and again.
-
-        Raises:
-            WorkerDiedError: the process has ended.
+        `on_message` is called with `stage` and `share` (0 to 1) of the work that is done, again and again. Raises
+        WorkerDiedError: the process has ended.
         """
         self.start()
         try:
