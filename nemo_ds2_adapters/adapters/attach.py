@@ -114,7 +114,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
     prefix, plain_name = split_name(name)
     modules = _target_modules(model, prefix)
     check_adapter_name(plain_name, list_adapters(model))
-    entry = plain_config(cfg, plain_name)
+    entry = config_entry(cfg, plain_name)
     for module in modules:
         _check_type(module, plain_name, entry["_target_"])
     with undone_on_error(model):
@@ -129,7 +129,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
         merge_global_cfg(model, global_cfg)
 
 
-def plain_config(cfg: Any, name: str) -> dict[str, Any]:
+def config_entry(cfg: Any, name: str) -> dict[str, Any]:
     """An adapter config as plain Python values, `enabled` included, input sizes still to be inferred.
 
     Raises InputError: not a config, no `_target_`, or an interpolation that cannot be resolved.

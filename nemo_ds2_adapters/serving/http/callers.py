@@ -14,6 +14,7 @@ from nemo_ds2_adapters.serving.http.problems import respond
 from nemo_ds2_adapters.serving.refusal import Refusal
 from nemo_ds2_adapters.serving.service import Service, checked_user
 
+BASE = "base"  # in place of a person's model
 GUARDED, OPEN = ("/v1/", "/metrics"), ("/v1/health",)  # beginnings of paths, and whole ones
 
 bearer = HTTPBearer(auto_error=False, description="A token of the service, for all users or for one.")
@@ -76,6 +77,18 @@ def caller_of(connection: HTTPConnection, _: Annotated[object, Depends(bearer)])
 
 
 Calling = Annotated[Caller, Depends(caller_of)]
+
+
+def chosen_user(caller: Caller, user: str | None, model: str) -> str | None:
+    """Whose adapter is asked for, None for the base; a caller that may speak for one user need not name them.
+
+    Raises UserIdError: it is no user id. Refusal: the caller may not speak for this user.
+    """
+    if user is None:
+        user = caller.user
+    else:
+        caller.check(checked_user(user))
+    return None if model == BASE else user
 
 
 def user_of(

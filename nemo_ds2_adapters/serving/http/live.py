@@ -2,21 +2,21 @@
 
 import asyncio
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, WebSocket
-from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 from starlette.concurrency import run_in_threadpool
 
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.serving.audio import RATES
 from nemo_ds2_adapters.serving.base import Kind
-from nemo_ds2_adapters.serving.http.callers import known_caller, sent_token, service_of
+from nemo_ds2_adapters.serving.http.callers import chosen_user, known_caller, sent_token, service_of
 from nemo_ds2_adapters.serving.http.problems import problem_of
+from nemo_ds2_adapters.serving.http.transcriptions import spoken_words
 from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.refusal import Refusal
-from nemo_ds2_adapters.serving.service import Service, checked_user
+from nemo_ds2_adapters.serving.service import Service
 from nemo_ds2_adapters.serving.talks import Mode, Talk
 
 PARTIAL_SECONDS: dict[Mode, float] = {"stream": 0.1, "repeated": 1.0}  # between looks at the text so far
@@ -48,7 +48,9 @@ async def stream(
         talk = await service.recognition.open_talk(name, kind, rate)
         await socket.send_json({"type": "ready", "mode": talk.mode, "adapter": kind, "sample_rate": rate})
         if await _listen(service, socket, talk, rate):
-            await socket.send_json({**_final(await talk.finish()), "adapter": kind})
+            said = await talk.finish()
+            final = {"type": "final", "text": said.text, "words": spoken_words(said), "adapter": kind}
+            await socket.send_json(final)
             await socket.close()
     except NemoDs2Error as error:
         details, _ = problem_of(error)
@@ -66,13 +68,7 @@ async def _asked(
     service: Service, socket: WebSocket, token: str | None, user: str | None, model: str
 ) -> tuple[Kind, str | None]:
     """Which adapter is to be used, and whose."""
-    caller = known_caller(service, socket, sent_token(socket) or token)
-    if user is None:
-        user = caller.user
-    else:
-        caller.check(checked_user(user))
-    if model == "base":
-        user = None
+    user = chosen_user(known_caller(service, socket, sent_token(socket) or token), user, model)
     return await run_in_threadpool(service.base.adapter_of, user), user
 
 
@@ -114,8 +110,3 @@ def _pcm(data: bytes) -> np.ndarray:
     if len(data) % 2:
         raise InputError(f"{len(data)} bytes are no 16-bit samples")
     return np.frombuffer(data, "<i2").astype(np.int16)
-
-
-def _final(hypothesis: Hypothesis) -> dict[str, Any]:
-    words = [{key: word[key] for key in ("word", "start", "end")} for word in hypothesis.timestamp["word"]]
-    return {"type": "final", "text": hypothesis.text, "words": words}

@@ -4,15 +4,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 from pydantic import BaseModel, Field
 
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.serving.base import Kind
-from nemo_ds2_adapters.serving.http.callers import Calling, Serving
+from nemo_ds2_adapters.serving.http.callers import Calling, Serving, chosen_user
 from nemo_ds2_adapters.serving.http.problems import responses
-from nemo_ds2_adapters.serving.service import checked_user
 
-PERSONAL, BASE = "personal", "base"
 FIELDS = ("file", "user", "words", "model", "response_format", "timestamp_granularities[]")
 ADAPTER_HEADER = "X-Adapter"  # what the speech was recognised with: own, population or base
 
@@ -45,6 +44,11 @@ class Transcription(BaseModel):
     adapter: Kind | None = Field(None, description="What it was recognised with.")
     words: list[Word] | None = None
     segments: list[Segment] | None = None
+
+
+def spoken_words(hypothesis: Hypothesis) -> list[dict[str, Any]]:
+    """The words of a recording, as `Word` has them."""
+    return [{key: word[key] for key in Word.model_fields} for word in hypothesis.timestamp["word"]]
 
 
 async def known_fields(request: Request) -> None:
@@ -85,12 +89,7 @@ async def transcribe(
 
     Somebody without an adapter is recognised with the population's, if the service has a voice prior, else the base.
     """
-    if user is None:
-        user = caller.user
-    else:
-        caller.check(checked_user(user))
-    if model == BASE:
-        user = None
+    user = chosen_user(caller, user, model)
     is_verbose = response_format == "verbose_json"
     recognised = await service.recognition.transcribe(file.file, user, words, timestamps=is_verbose)
     hypothesis = recognised.hypothesis
@@ -102,7 +101,7 @@ async def transcribe(
         spans = hypothesis.timestamp
         content |= {"task": "transcribe", "duration": recognised.seconds, "adapter": recognised.kind}
         if "word" in (granularities or []):
-            content["words"] = [{key: word[key] for key in ("word", "start", "end")} for word in spans["word"]]
+            content["words"] = spoken_words(hypothesis)
         if "segment" in (granularities or ["segment"]):
             content["segments"] = [
                 {"id": number, "text": one["segment"], "start": one["start"], "end": one["end"]}
