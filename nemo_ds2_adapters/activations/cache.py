@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nemo_ds2_adapters.checks import check_number
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.formats.scratch import ScratchFolder
@@ -170,8 +170,7 @@ class CacheSettings:
         if self.precision not in PRECISIONS:
             known = ", ".join(name for name in PRECISIONS if name)
             raise InputError(f"model.adapter.cache_precision={self.precision}: expected null or one of {known}")
-        if not _is_size(self.memory):
-            raise InputError(f"model.adapter.cache_memory={self.memory}: expected GB, at least 0")
+        check_number("model.adapter.cache_memory", self.memory)
 
     @classmethod
     def of(cls, adapter: Mapping[str, Any]) -> Self:
@@ -187,7 +186,3 @@ class CacheSettings:
     def open(self) -> PrefixCache:
         """A cache of this kind. Raises InputError: its folder cannot be made."""
         return PrefixCache(self.folder, self.memory, PRECISIONS[self.precision])
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from nemo_ds2_adapters.adaptation.engine import Engine, TokenScore
 from nemo_ds2_adapters.adaptation.member import Member
-from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings
+from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.data.speakers import LEAST_RECORDINGS
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
 

@@ -15,7 +15,7 @@ from nemo_ds2_adapters.adaptation.decision import Trial, Verdict, conclude, run_
 from nemo_ds2_adapters.adaptation.engine import Engine, OnEpoch
 from nemo_ds2_adapters.adaptation.member import Member
 from nemo_ds2_adapters.adaptation.prepare import left_as_it_was
-from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, person_settings
+from nemo_ds2_adapters.adaptation.settings import Settings, person_settings
 from nemo_ds2_adapters.adaptation.voice_prior.choice import NOT_FINITE, WHAT, Outcome, choose
 from nemo_ds2_adapters.adaptation.voice_prior.prior import Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, is_finite, towards, zero
@@ -24,6 +24,7 @@ from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance
+from nemo_ds2_adapters.data.speakers import LEAST_RECORDINGS
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.evaluation.errors import Score
 

@@ -12,8 +12,6 @@ from nemo_ds2_adapters.checks import check_number, check_whole, is_whole
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
 
-LEAST_RECORDINGS = 2  # with fewer, nothing can tell whether an adapter helps
-
 # Where a setting stands in conf/asr_adapters/asr_adaptation.yaml, for messages.
 ADAPTER, TRAIN, TRAINER = "model.adapter", "model.train_ds", "trainer"
 KEYS = {

@@ -16,7 +16,7 @@ from nemo_ds2_adapters.data.manifest import BadLine, Utterance, read_lines
 from nemo_ds2_adapters.data.transcripts import check_vocabulary
 from nemo_ds2_adapters.errors import InputError
 
-LEAST_UTTERANCES = 2  # with fewer, nothing can tell whether an adapter helps
+LEAST_RECORDINGS = 2  # with fewer, nothing can tell whether an adapter helps
 
 
 @dataclass
@@ -76,9 +76,9 @@ def sort_by_speaker(lines: Iterable[Utterance | BadLine], speaker_key: str) -> t
             speaker.utterances.append(line)
     found = list(speakers.values())
     for speaker in found:
-        if len(speaker.utterances) < LEAST_UTTERANCES:
+        if len(speaker.utterances) < LEAST_RECORDINGS:
             speaker.problem = (
-                speaker.problem or f"{len(speaker.utterances)} utterance, at least {LEAST_UTTERANCES} are needed"
+                speaker.problem or f"{len(speaker.utterances)} utterance, at least {LEAST_RECORDINGS} are needed"
             )
     _note_equal((speaker, u, (u.audio.resolve(), u.offset)) for speaker in found for u in speaker.utterances)
     return found, nobodys

@@ -18,6 +18,7 @@ from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter, attach, undone
 from nemo_ds2_adapters.adapters.attached import without_info
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.atomic import replacement
 from nemo_ds2_adapters.layers import Branch
@@ -168,7 +169,7 @@ def _described(model: EncDecCTCModel, adapters: str, like: Adapter | None) -> tu
         adapters,
         fingerprint(model),
         int(model.cfg.sample_rate),
-        float(model.cfg.preprocessor.get("window_stride", 0.01)) * model.encoder.subsampling_factor,
+        Decoder(model).frame_seconds,
         features_of(model.preprocessor),
         list(model.decoder.vocabulary),
         hasattr(model, "tokenizer"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Condition, RLock, Thread
 from typing import Any
 
+from nemo_ds2_adapters.data.speakers import LEAST_RECORDINGS
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.formats.scratch import ScratchFolder
@@ -25,7 +26,6 @@ FILE = "job.json"
 MODE = 0o600
 MOST_WAITING = 100  # jobs
 MOST_STARTS = 3  # of one job: the process that does it may die
-LEAST_RECORDINGS = 2
 
 logger = logging.getLogger(__name__)
 
