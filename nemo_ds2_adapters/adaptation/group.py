@@ -19,8 +19,9 @@ from nemo_ds2_adapters.adaptation.settings import Settings, person_settings
 from nemo_ds2_adapters.adaptation.voice_prior.choice import NOT_FINITE, WHAT, Outcome, choose
 from nemo_ds2_adapters.adaptation.voice_prior.prior import Step, VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, is_finite, towards, zero
-from nemo_ds2_adapters.adapters.attach import attach, undone
+from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.detach import undone
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance

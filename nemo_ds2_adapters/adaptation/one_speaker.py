@@ -31,10 +31,11 @@ from nemo_ds2_adapters.adaptation.settings import ADAPTER
 from nemo_ds2_adapters.adaptation.start import start_from_prior, starting_adapter
 from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, weights_hash
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
-from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
+from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters, merge_global_cfg
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
+from nemo_ds2_adapters.adapters.detach import detach
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.base_training.experiment import experiment, make_trainer, nemo_path, seeded

@@ -11,9 +11,10 @@ from nemo_ds2_adapters.adaptation.fit_settings import FitSettings, StartSettings
 from nemo_ds2_adapters.adaptation.settings import ADAPTER
 from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, check_fits
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.attach import add_adapter, undone
+from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import existing_name, list_adapters
+from nemo_ds2_adapters.adapters.detach import undone
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.base_training.experiment import seeded

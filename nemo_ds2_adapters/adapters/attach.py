@@ -1,9 +1,8 @@
-"""Putting adapters into a model and taking them out: either everything is in place or nothing has changed."""
+"""Putting adapters into a model: either everything is in place or nothing has changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,11 @@ from nemo_ds2_adapters.adapters.blocks import (
     adapter_blocks,
     adapter_layer,
     adapter_parts,
-    adapters_cfg,
-    base_modules,
     ensure_adapters_cfg,
     list_adapters,
     merge_global_cfg,
-    recorded_modules,
-    share_config,
 )
+from nemo_ds2_adapters.adapters.detach import undone_on_error
 from nemo_ds2_adapters.adapters.fingerprint import check_base
 from nemo_ds2_adapters.adapters.fitting import check_config
 from nemo_ds2_adapters.adapters.names import (
@@ -80,19 +76,6 @@ def attach(model: ModelPT, adapter: Adapter, as_name: str | None = None, strict_
             _load(part, state, f"{point}.{adapter.name}")
         check_finite(name, [part.state_dict() for part in parts.values()])  # in the model's precision
     return name
-
-
-def detach(model: ModelPT, name: str) -> None:
-    """Remove an adapter's modules and every trace of it in the config; what is not there is skipped."""
-    for _, block in adapter_blocks(model):
-        if name in adapter_layer(block):
-            del block.adapter_layer[name]
-            if not block.adapter_layer:
-                del block.adapter_layer
-    cfg, modules = adapters_cfg(model), recorded_modules(model)
-    with open_dict(cfg), open_dict(modules):
-        cfg.pop(name, None)
-        modules.pop(name, None)
 
 
 def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, Any] | DictConfig | None = None) -> None:
@@ -235,56 +218,3 @@ def _load(part: nn.Module, state: State, where: str) -> None:
                 f"{value.dtype} {list(value.shape)} in the model"
             )
     part.load_state_dict(state)
-
-
-@contextmanager
-def undone(model: ModelPT) -> Iterator[None]:
-    """After the block, the adapters that it added are gone again, and no trace of them is left."""
-    undo = _undo(model)
-    try:
-        yield
-    finally:
-        undo()
-
-
-@contextmanager
-def undone_on_error(model: ModelPT) -> Iterator[None]:
-    """On any exception in the block, as `undone`."""
-    undo = _undo(model)
-    try:
-        yield
-    except BaseException:
-        undo()
-        raise
-
-
-def _undo(model: ModelPT) -> Callable[[], None]:
-    """What takes everything away that was added to a model since this call."""
-    before = set(list_adapters(model))
-    children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
-    sections = [(section, set(section)) for section in _sections(model)]
-
-    def undo() -> None:
-        for name in set(list_adapters(model)) - before:
-            detach(model, name)
-        for module, names in children:
-            for added in set(dict(module.named_children())) - names:
-                delattr(module, added)
-        for section, keys in sections:
-            with open_dict(section):
-                for added in set(section) - keys:
-                    section.pop(added)
-        share_config(model)
-
-    return undo
-
-
-def _sections(model: ModelPT) -> Iterator[DictConfig]:
-    """The model's config and the sections in it that adding an adapter writes to, as far as they exist."""
-    section = model.cfg
-    yield section
-    for key in ("adapters", GLOBAL_CFG, META_CFG, "modules"):
-        if key not in section:
-            return
-        section = section[key]
-        yield section

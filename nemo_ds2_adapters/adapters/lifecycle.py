@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import open_dict
 
 from nemo_ds2_adapters.adapters.adapter import mean
-from nemo_ds2_adapters.adapters.attach import attach, detach
+from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import without_info
 from nemo_ds2_adapters.adapters.blocks import (
     adapter_blocks,
@@ -23,6 +23,7 @@ from nemo_ds2_adapters.adapters.blocks import (
     recorded_modules,
     share_config,
 )
+from nemo_ds2_adapters.adapters.detach import detach
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable, split_name
 from nemo_ds2_adapters.errors import AdapterNameError
 

@@ -66,7 +66,8 @@ def load_adapter(
         BaseMismatchError: the adapter was made for another base.
         AdapterNameError: the file has no such adapter, or the model has one of that name.
     """
-    from nemo_ds2_adapters.adapters.attach import attach, undone_on_error
+    from nemo_ds2_adapters.adapters.attach import attach
+    from nemo_ds2_adapters.adapters.detach import undone_on_error
 
     adapters = read_adapters(path)
     names = [name] if isinstance(name, str) else adapters if name is None else name

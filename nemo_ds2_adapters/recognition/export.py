@@ -15,8 +15,9 @@ from nemo.core.classes.common import typecheck
 from torch import Tensor, nn
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.attach import add_adapter, attach, undone
+from nemo_ds2_adapters.adapters.attach import add_adapter, attach
 from nemo_ds2_adapters.adapters.attached import without_info
+from nemo_ds2_adapters.adapters.detach import undone
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.errors import AdapterFileError, InputError

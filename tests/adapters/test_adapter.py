@@ -17,8 +17,9 @@ from nemo_ds2_adapters.adapters.adapter import (
     with_metadata,
     zero,
 )
-from nemo_ds2_adapters.adapters.attach import add_adapter, attach, detach
+from nemo_ds2_adapters.adapters.attach import add_adapter, attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.detach import detach
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.errors import AdapterNameError, InputError

@@ -178,7 +178,7 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
     ),
     ("train", {"seed": "-1"}, "seed=-1: expected a whole number from 0"),
     ("train", {"model.adapter.cache": "sometimes"}, "model.adapter.cache=sometimes: expected one of auto"),
-    ("train", {"model.adapter.cache_memory": "-1"}, "model.adapter.cache_memory=-1: expected a number of at least 0"),
+    ("train", {"model.adapter.cache_memory": "-1"}, "cache_memory=-1: expected a number of at least 0"),
     ("train", {"model.adapter.cache_dir": "data.json/x"}, "data.json/x: no folder for activations can be made there"),
     (
         "train",
@@ -245,7 +245,11 @@ WRONG: list[tuple[str, dict[str, str | None], str]] = [
         "data.json, line 1: no field 'person'; set model.adapter.s",
     ),
     ("fit-prior", {"model.adapter.speaker_key": "null"}, "data.json, line 1: no field"),
-    ("fit-prior", {"model.adapter.cache_memory": "-1"}, "model.adapter.cache_memory=-1: expected a number of at least 0"),
+    (
+        "fit-prior",
+        {"model.adapter.cache_memory": "-1"},
+        "cache_memory=-1: expected a number of at least 0",
+    ),
     ("fit-prior", {"model.adapter.cache_memory": "much"}, "model.adapter.cache_memory=much: expected a number"),
     ("fit-prior", {"model.adapter.adapter_type": "lora"}, "model.adapter.adapter_type=lora: expected one of mlp"),
     ("fit-prior", {"model.adapter.mlp.layers": "middle"}, "layers='middle': expected one of first, last, all"),

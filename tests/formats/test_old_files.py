@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemo_ds2_adapters.adapters.attach import detach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.adapters.blocks import list_adapters
+from nemo_ds2_adapters.adapters.detach import detach
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.formats.file import load_adapter, write_adapters
