@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nemo_ds2_adapters.adapters.names import check_adapter_name, check_reloadable
+from nemo_ds2_adapters.adapters.stored import StoredTensor
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import, which many a command can do without
@@ -42,7 +43,8 @@ class Adapter:
     Args:
         name: without module prefix.
         config: plain values that build its modules, `_target_` among them.
-        weights: by point, the state dict of the module there. A point is the path of a block in the model,
+        weights: by point, the state dict of the module there; of files, `StoredTensor`s until `loaded` makes them
+            tensors, all or none. A point is the path of a block in the model,
             `encoder.adapter_points.0`; formats that do not say where an adapter sits number them, `0`, `1`, ...
         module: NeMo's prefix of the module it belongs to: `encoder`, `decoder`, `encoder+decoder`, '' for the default.
         info: None if it comes from a format that says nothing.
@@ -101,6 +103,16 @@ def renamed(adapter: Adapter, name: str, taken: Sequence[str] = ()) -> Adapter:
     check_adapter_name(name, taken)
     check_reloadable(name, {key for state in adapter.weights.values() for key in state})
     return replace(adapter, name=name)
+
+
+def loaded(adapter: Adapter) -> Adapter:
+    """The adapter with tensors for weights, to compute with, if it is one of a file."""
+
+    def tensor(weight: Any) -> Any:
+        return weight.tensor() if isinstance(weight, StoredTensor) else weight
+
+    weights = {point: {key: tensor(value) for key, value in state.items()} for point, state in adapter.weights.items()}
+    return replace(adapter, weights=weights)
 
 
 def with_metadata(adapter: Adapter, metadata: Mapping[str, Any]) -> Adapter:
@@ -189,23 +201,22 @@ def check_alike(first: Adapter, other: Adapter) -> None:
 def is_finite(adapter: Adapter) -> bool:
     """Whether all its weights are numbers."""
     tensors = (value for state in adapter.weights.values() for value in state.values())
-    return all(_is_finite(value) for value in tensors if value.is_floating_point() and value.numel())
+    return all(map(_is_finite, tensors))
 
 
 def check_finite(name: str, states: Iterable[State]) -> None:
     """Refuse weights that are not numbers. Raises AdapterFileError: names the first such weight."""
     for state in states:
         for key, value in state.items():
-            if value.is_floating_point() and value.numel() and not _is_finite(value):
-                raise not_finite(key, name)
+            if not _is_finite(value):
+                raise AdapterFileError(f"weight {key} of adapter {name!r} is not finite (NaN or infinity)")
 
 
-def not_finite(weight: str, name: str) -> AdapterFileError:
-    """The error for a weight that is not a number."""
-    return AdapterFileError(f"weight {weight} of adapter {name!r} is not finite (NaN or infinity)")
-
-
-def _is_finite(value: Tensor) -> bool:
+def _is_finite(value: Tensor | StoredTensor) -> bool:
+    if isinstance(value, StoredTensor):
+        return value.is_finite()
+    if not value.is_floating_point() or not value.numel():
+        return True
     import torch
 
     low, high = torch.aminmax(value)  # both NaN if any value is
@@ -224,10 +235,14 @@ def _shares(adapters: Sequence[Adapter], weights: Sequence[float] | None) -> lis
     return [weight / sum(weights) for weight in weights]
 
 
-def _weighted_sum(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+def _weighted_sum(values: Sequence[Any], shares: Sequence[float]) -> Any:
     """In double precision; of a counter such as batch norm's, which has no mean, the first one's value."""
+    first = values[0]
+    if not first.is_floating_point() or len(values) == 1:
+        return first
+    if isinstance(first, StoredTensor):
+        total = sum(value.array().astype("float64") * share for value, share in zip(values, shares))
+        return StoredTensor.of_array(total, first.dtype)
     import torch
 
-    if not values[0].is_floating_point() or len(values) == 1:
-        return values[0]
     return torch.stack([value.double() * share for value, share in zip(values, shares)]).sum(0).to(values[0].dtype)

@@ -16,6 +16,23 @@ META_CFG = "adapter_meta_cfg"  # and in that section, of its record of which mod
 MAX_NAME_LENGTH = 255  # characters
 RESERVED_CHARACTERS = ".:+"
 RESERVED_NAMES = (GLOBAL_CFG,)
+# Attributes of torch's ModuleDict, which keeps the adapters; written down because torch takes seconds to import.
+TORCH_NAMES = """
+    T_destination _apply _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl _forward_hooks
+    _forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs
+    _get_backward_hooks _get_backward_pre_hooks _get_name _is_full_backward_hook _load_from_state_dict
+    _load_state_dict_post_hooks _load_state_dict_pre_hooks _maybe_warn_non_full_backward_hook _modules
+    _named_members _non_persistent_buffers_set _parameters _register_load_state_dict_pre_hook
+    _register_state_dict_hook _replicate_for_data_parallel _save_to_state_dict _slow_forward _state_dict_hooks
+    _state_dict_pre_hooks _version _wrapped_call_impl add_module apply bfloat16 buffers call_super_init children
+    clear compile cpu cuda double dump_patches eval extra_repr float forward get_buffer get_extra_state
+    get_parameter get_submodule half ipu items keys load_state_dict modules mtia named_buffers named_children
+    named_modules named_parameters parameters pop register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule
+    share_memory state_dict to to_empty train training type update values xpu zero_grad
+""".split()  # noqa: SIM905 (a line for each would fill two screens)
 KEY_PARTS = ("module",)  # of LinearAdapter's and MLPAdapter's state dicts, besides numbers
 
 
@@ -54,8 +71,6 @@ def check_reloadable(name: str, keys: Iterable[str]) -> None:
 
 def illegal_reason(name: str) -> str | None:
     """Why a name without module prefix is not legal, None if it is."""
-    from torch.nn import ModuleDict  # takes seconds to import, which many a command can do without
-
     if not isinstance(name, str):
         return f"is not text but {type(name).__name__}"
     if not name or not name.strip():
@@ -73,7 +88,7 @@ def illegal_reason(name: str) -> str | None:
         return "begins and ends with an underscore, like the reserved keys of configs and adapter files"
     if name.isdecimal() or any(part.endswith(name) for part in KEY_PARTS):
         return "is also a part of weight names, NeMo could not reload it"
-    if hasattr(ModuleDict(), name):
+    if name in TORCH_NAMES:
         return "is an attribute of torch's ModuleDict, which keeps the adapters"
     return None
 

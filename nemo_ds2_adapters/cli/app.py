@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.adapter import Adapter, loaded
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.exporting import export_onnx
 from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
@@ -23,7 +23,7 @@ from nemo_ds2_adapters.cli.words import lm, words
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error, naming
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, find_adapter, read_adapters
+from nemo_ds2_adapters.formats.reading import NEMO, ORIGINAL, OURS, find_adapter, look_into
 from nemo_ds2_adapters.text import printable
 
 app = typer.Typer(
@@ -121,7 +121,7 @@ def import_command(
     as_json: JsonOption = False,
 ) -> None:
     """Put the adapter of a .pt into a model or a store."""
-    adapters = read_adapters(path)
+    _, adapters = look_into(path)
     if adapter is None and len(adapters) > 1:
         raise InputError(f"{path}: holds {', '.join(adapters)}: choose one with --adapter")
     chosen = find_adapter(adapters, adapter or next(iter(adapters)), path)
@@ -234,7 +234,7 @@ def _made_for(adapter: Adapter, base: Path) -> Adapter:
     from nemo_ds2_adapters.formats.nemo_archive import restore_model
 
     model = restore_model(str(base), None)
-    attached = attach(model, adapter, as_name="imported")  # its own name may not be legal, or be taken there
+    attached = attach(model, loaded(adapter), as_name="imported")  # its own name may not be legal, or be taken there
     return replace(attached_adapter(model, attached, adapter.metadata), name=adapter.name)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.adapter import Adapter, loaded
 from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter, without_info
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
@@ -43,7 +43,7 @@ class ModelSource(WithoutHistory):
         with naming(label):
             if not any_base:
                 check_base(self.model, adapter, "--any-base")
-            attached = attach(self.model, adapter, name, strict_base=False)
+            attached = attach(self.model, loaded(adapter), name, strict_base=False)
         enable_adapters(self.model, before)
         save_nemo(self.model, self.path)
         return attached

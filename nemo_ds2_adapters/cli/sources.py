@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nemo_ds2_adapters.adapters.adapter import Adapter, mean, renamed
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import OURS, describe, find_adapter, loaded, look_into
-from nemo_ds2_adapters.formats.safetensors_file import Header
+from nemo_ds2_adapters.formats.reading import OURS, describe, find_adapter, look_into
 from nemo_ds2_adapters.store.store import AdapterStore
 
 if TYPE_CHECKING:
@@ -83,11 +82,11 @@ class StoreSource:
             {"version": version.number, "time": version.stored.isoformat(), "sha256": version.sha256}
             for version in self.store.versions(name)
         ]
-        return {"user_id": name, **described(self.store.checked(name, version), self.format), "stored": versions}
+        return {"user_id": name, **described(self.get(name, version), self.format), "stored": versions}
 
     def get(self, name: str, version: int | None) -> Adapter:
-        """One adapter."""
-        return self.store.get(name, version)
+        """One adapter, from a store or file with `StoredTensor`s for weights."""
+        return self.store.look_into(name, version)[1]
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Put in an adapter, under a name or its own, and return that. `label` is where it comes from."""
@@ -143,7 +142,7 @@ def row(adapter: Adapter) -> Row:
     return {"name": adapter.name, "module": adapter.module, "type": target, "parameters": adapter.parameters}
 
 
-def described(adapter: Adapter | Header, file_format: str) -> Row:
+def described(adapter: Adapter, file_format: str) -> Row:
     """What `inspect` says of an adapter."""
     about = {"name": adapter.name, **describe(adapter), "format": file_format}
     return about | (vars(adapter.info) if adapter.info else {})
@@ -164,7 +163,7 @@ class FileSource(WithoutHistory):
         return described(self._find(name, version), self.format)
 
     def get(self, name: str, version: int | None) -> Adapter:
-        return loaded(self._find(name, version))
+        return self._find(name, version)
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Refused: a file says about all its adapters at once for which base and person they are."""
@@ -174,18 +173,18 @@ class FileSource(WithoutHistory):
         """The order stays."""
         chosen = self._find(old)
         other = renamed(chosen, new, list(self._adapters))
-        self._write(loaded(other if adapter is chosen else adapter) for adapter in self._adapters.values())
+        self._write(other if adapter is chosen else adapter for adapter in self._adapters.values())
 
     def average(self, names: Sequence[str], target: str, weights: Sequence[float] | None) -> None:
         combined = mean([self.get(name, None) for name in names], weights)
-        self._write([*map(loaded, self._adapters.values()), renamed(combined, target, list(self._adapters))])
+        self._write([*self._adapters.values(), renamed(combined, target, list(self._adapters))])
 
     def delete(self, name: str, version: int | None) -> None:
         """The last one stays."""
         chosen = self._find(name, version)
         if len(self._adapters) == 1:
             raise InputError(f"{self.path}: {name!r} is the only adapter in it, remove the file instead")
-        self._write(loaded(adapter) for adapter in self._adapters.values() if adapter is not chosen)
+        self._write(adapter for adapter in self._adapters.values() if adapter is not chosen)
 
     def verify(self, on_progress: Progress) -> Findings:
         """They were checked when the file was read."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from nemo_ds2_adapters.adapters.stored import StoredTensor
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.safe_pickle.archive import OLD_FORMAT, open_archive
-from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import ClassName, Container, Names, unpickle
 
 NAMES = Names(

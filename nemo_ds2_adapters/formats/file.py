@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.formats.nemo import to_nemo, to_pt
 from nemo_ds2_adapters.formats.original import to_original
 from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, find_adapter, read_adapters
+from nemo_ds2_adapters.formats.safe_pickle.saving import saved
 
 if TYPE_CHECKING:
     from nemo.core import ModelPT
@@ -98,8 +98,6 @@ def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str
 
 def write_values(content: dict[str, Any], path: FilePath) -> None:
     """Write plain values and tensors as `torch.save` does, atomically; raises what `write_atomically` does."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    with naming(path):
+        data = saved(content)
+    write_atomically(path, data)

@@ -7,11 +7,11 @@ it sits; `__cfg__` -> the configs. Ours says under `INFO_KEY` what base and pers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, Info, not_finite
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite
 from nemo_ds2_adapters.adapters.names import GLOBAL_CFG, META_CFG, split_name
+from nemo_ds2_adapters.adapters.stored import StoredTensor
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
-from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 
 CONFIG_KEY = "__cfg__"
 INFO_KEY = "__nemo_ds2_adapters__"
@@ -112,16 +112,9 @@ def _own_weights(name: str, states: Any, exactly: bool) -> list[Any]:
             raise AdapterFileError(f"adapter {name!r} has no weights, or weights of others")
         if not all(isinstance(value, StoredTensor) for value in own.values()):
             raise AdapterFileError(f"adapter {name!r} has weights that are no tensors")
-        check_stored(name, own)
         result.append(own)
+    check_finite(name, result)
     return result
-
-
-def check_stored(name: str, state: Mapping[str, StoredTensor]) -> None:
-    """Refuse weights of a file that are not numbers: AdapterFileError, which names the first such weight."""
-    for key, value in state.items():
-        if not value.is_finite():
-            raise not_finite(key, name)
 
 
 def _checked_config(name: str, config: Any) -> dict[str, Any]:

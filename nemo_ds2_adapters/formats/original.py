@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from nemo_ds2_adapters.adapters.adapter import HEAD, Adapter
+from nemo_ds2_adapters.adapters.adapter import HEAD, Adapter, check_finite
+from nemo_ds2_adapters.adapters.stored import StoredTensor
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.nemo import check_stored
-from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 
 STATE_KEY = "adapter_state_dict"
 KEYS = (STATE_KEY, "input_dim", "hidden_dims", "output_dim", "adapter_name")
@@ -45,7 +44,7 @@ def from_original(content: Mapping[str, Any]) -> dict[str, Adapter]:
     for i, (weight, bias) in enumerate(layers):
         state[f"module.{i * LAYERS_PER_HIDDEN}.weight"] = weight
         state[f"module.{i * LAYERS_PER_HIDDEN}.bias"] = bias
-    check_stored(name, state)
+    check_finite(name, [state])
     config = {
         "_target_": HEAD,
         "in_features": sizes[0],
@@ -69,7 +68,7 @@ def linear_sizes(adapter: Adapter) -> list[int]:
 
     Raises AdapterFileError: the adapter is something else.
     """
-    weights = [value for value in next(iter(adapter.weights.values())).values() if value.ndim == 2]
+    weights = [value for value in next(iter(adapter.weights.values())).values() if len(value.shape) == 2]
     sizes = [weight.shape[1] for weight in weights[:1]] + [weight.shape[0] for weight in weights]
     if len(weights) < 2 or any(weight.shape[1] != size for weight, size in zip(weights, sizes)):
         raise AdapterFileError(

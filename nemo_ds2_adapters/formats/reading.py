@@ -3,19 +3,17 @@
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adapters.adapter import Adapter, loaded
 from nemo_ds2_adapters.adapters.names import missing_adapter
+from nemo_ds2_adapters.adapters.stored import StoredTensor
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.formats.nemo import FORMAT_VERSION, INFO_KEY, from_nemo, from_pt
 from nemo_ds2_adapters.formats.original import from_original, is_original
 from nemo_ds2_adapters.formats.plain import plain_values
 from nemo_ds2_adapters.formats.safe_pickle.archive import TorchArchive, archive_in, open_archive
-from nemo_ds2_adapters.formats.safe_pickle.stored import StoredTensor
 from nemo_ds2_adapters.formats.safe_pickle.unpickle import Names, unpickle
-from nemo_ds2_adapters.formats.safetensors_file import Header
 
 FilePath = str | os.PathLike[str]
 
@@ -60,18 +58,10 @@ def look_into(path: FilePath) -> tuple[str, dict[str, Adapter]]:
         return _adapters(archive)
 
 
-def loaded(adapter: Adapter) -> Adapter:
-    """An adapter that `look_into` has found, with tensors for weights."""
-    weights: dict[str, dict[str, Any]] = {point: dict(state) for point, state in adapter.weights.items()}
-    return replace(
-        adapter, weights={p: {key: value.tensor() for key, value in state.items()} for p, state in weights.items()}
-    )
-
-
-def read_adapter_bytes(data: bytes, label: str) -> dict[str, Adapter]:
-    """As `read_adapters`, of what was a file; `label` names it in messages."""
+def look_into_bytes(data: bytes, label: str) -> dict[str, Adapter]:
+    """As `look_into`, of what was a file; `label` names it in messages."""
     with archive_in(io.BytesIO(data), label) as archive:
-        return {name: loaded(adapter) for name, adapter in _adapters(archive)[1].items()}
+        return _adapters(archive)[1]
 
 
 def find_adapter(adapters: Mapping[str, Adapter], name: str, where: object) -> Adapter:
@@ -100,7 +90,7 @@ def inspect_adapter(path: FilePath) -> dict[str, Any]:
     return {"format": file_format, "adapters": {name: describe(a) for name, a in adapters.items()}, **about}
 
 
-def describe(adapter: Adapter | Header) -> dict[str, Any]:
+def describe(adapter: Adapter) -> dict[str, Any]:
     """What `inspect_adapter` says of one adapter."""
     return {
         "module": adapter.module,

@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite, not_finite
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info, check_finite
+from nemo_ds2_adapters.adapters.stored import ITEM_SIZES, Bytes, StoredTensor, stored
 from nemo_ds2_adapters.errors import AdapterFileError, naming
 from nemo_ds2_adapters.formats.plain import plain_values, written_values
-from nemo_ds2_adapters.formats.safe_pickle.stored import are_finite, numpy_type
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FORMAT_VERSION = "1"
 SUFFIX = ".safetensors"
@@ -28,25 +25,22 @@ METADATA, OFFSETS = "__metadata__", "data_offsets"
 LENGTH = 8  # bytes in front of the header, which tell its length
 MAX_HEADER = 4 * 2**20  # bytes
 MAX_DIMENSIONS = 8
-DTYPES = {  # names of torch's, and bytes of a number
-    "F64": ("float64", 8),
-    "F32": ("float32", 4),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-    "I64": ("int64", 8),
-    "I32": ("int32", 4),
-    "I16": ("int16", 2),
-    "I8": ("int8", 1),
-    "U8": ("uint8", 1),
-    "BOOL": ("bool", 1),
+DTYPES = {  # names of torch's
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
-CODES = {f"torch.{name}": code for code, (name, _) in DTYPES.items()}
+CODES = {name: code for code, name in DTYPES.items()}
 INFO = {"fingerprint": str, "created": str, "versions": dict, "metadata": dict}  # fields of `Info` but the base
 REQUIRED = ("name", "module", "parameters", "bytes", "config")
 NUMBER = re.compile(r"[0-9]{1,15}")
-
-Bytes: TypeAlias = bytes | bytearray | memoryview
-Arrays: TypeAlias = "dict[str, dict[str, np.ndarray]]"  # by point and weight
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,6 @@ class Header:
     info: Info | None
     parameters: int  # numbers in its floating-point tensors
     size: int  # of the whole file, bytes
-    shapes: Sequence[Mapping[str, list[int]]] = ()  # at each point; known to `check` alone
 
 
 class _Place(NamedTuple):
@@ -79,81 +72,44 @@ def to_bytes(adapter: Adapter) -> bytes:
     Raises InputError: its config or metadata are not plain values. AdapterFileError: a weight is not finite or of a
     kind that the format has not, or the header would be too long.
     """
-    import torch
-
+    tensors: dict[str, StoredTensor] = {}
+    for point, state in adapter.weights.items():
+        for key, value in state.items():
+            with naming(f"weight {key} of adapter {adapter.name!r}"):
+                tensors[f"{point}:{key}"] = weight = stored(value)
+                if not weight.numel():
+                    raise AdapterFileError(f"is empty, {list(weight.shape)}")
     check_finite(adapter.name, adapter.weights.values())
-    tensors = {
-        f"{point}:{key}": value.detach().cpu().contiguous()
-        for point, state in adapter.weights.items()
-        for key, value in state.items()
-    }
-    header: dict[str, Any] = {METADATA: _metadata(adapter, sum(value.nbytes for value in tensors.values()))}
-    for key, value in tensors.items():  # the order of the weights, which the file's content need not have
-        header[key] = {"dtype": CODES.get(str(value.dtype)), "shape": list(value.shape)}
-        if header[key]["dtype"] is None or not value.numel():
-            raise AdapterFileError(f"weight {key} of adapter {adapter.name!r} is {value.dtype} {list(value.shape)}")
-    widest_first = sorted(tensors, key=lambda key: -tensors[key].itemsize)  # each at a multiple of its size
+    content = {key: weight.content() for key, weight in tensors.items()}
+    header: dict[str, Any] = {METADATA: _metadata(adapter, sum(map(len, content.values())))}
+    for key, weight in tensors.items():  # the order of the weights, which the file's content need not have
+        header[key] = {"dtype": CODES[weight.dtype], "shape": list(weight.shape)}
+    widest_first = sorted(tensors, key=lambda key: -tensors[key].storage.itemsize)  # each at a multiple of its size
     end = 0
     for key in widest_first:
-        header[key][OFFSETS] = [end, end := end + tensors[key].nbytes]
-    content = [tensors[key].reshape(-1).view(torch.uint8).numpy().data for key in widest_first]
-    return _joined(header, adapter.name, content)
-
-
-def restamped(data: Bytes, name: str, info: Info | None) -> bytes:
-    """A sound file under another name and with another info; its weights are copied as they are."""
-    text, start = _header_text(memoryview(data))
-    header = json.loads(text)
-    kept = {key: value for key, value in header[METADATA].items() if key not in ("info", "base")}
-    header[METADATA] = {**kept, "name": name, **_info_texts(info)}
-    return _joined(header, name, [memoryview(data)[start:]])
+        header[key][OFFSETS] = [end, end := end + len(content[key])]
+    text = _json(header).encode()
+    text += b" " * (-len(text) % LENGTH)
+    if len(text) > MAX_HEADER:
+        raise AdapterFileError(f"adapter {adapter.name!r}: its header takes {len(text)} bytes, at most {MAX_HEADER}")
+    return b"".join([len(text).to_bytes(LENGTH, "little"), text, *(content[key] for key in widest_first)])
 
 
 def read(data: Bytes, label: str) -> Adapter:
-    """The adapter of a file, checked (AdapterFileError); its weights share the memory of the bytes if these can be
-    written."""
-    import torch
-
-    data = memoryview(bytearray(data) if memoryview(data).readonly else data)
-    with naming(label):
-        header, places = _checked(data)
-    weights: dict[str, dict[str, torch.Tensor]] = {}
-    for place in places:
-        dtype = getattr(torch, DTYPES[place.dtype][0])
-        tensor = torch.frombuffer(data, dtype=dtype, count=math.prod(place.shape), offset=place.start)
-        weights.setdefault(place.point, {})[place.weight] = tensor.view(place.shape)
-    return Adapter(header.name, header.config, weights, header.module, header.info)
-
-
-def read_arrays(data: Bytes, label: str) -> Arrays:
-    """The weights of a file, as float32, by point; checked as by `read`, but without PyTorch."""
-    import numpy as np
-
+    """The adapter of a file, checked (AdapterFileError), its weights `StoredTensor`s in the memory of the bytes."""
     data = memoryview(data)
     with naming(label):
-        header, places = _checked(data)
-        arrays: Arrays = {}
+        text, start = _header_text(data)
+        tensors = _json_object(text, "its header")
+        header = _header(tensors.pop(METADATA, None), start)
+        places = [_place(key, value, start) for key, value in tensors.items()]
+        _check_places(places, start, header, len(data))
+        weights: dict[str, dict[str, Any]] = {}
         for place in places:
-            dtype = np.dtype("uint16" if place.dtype == "BF16" else DTYPES[place.dtype][0])
-            values = np.frombuffer(data, dtype, math.prod(place.shape), place.start)
-            if place.dtype == "BF16":  # the upper half of a float32
-                values = (values.astype(np.uint32) << 16).view(np.float32)
-            with np.errstate(over="ignore"):
-                values = values.astype(np.float32).reshape(place.shape)
-            if not np.isfinite(values).all():  # it was, in double precision
-                raise not_finite(place.weight, header.name)
-            arrays.setdefault(place.point, {})[place.weight] = values
-    return arrays
-
-
-def check(data: Bytes, label: str) -> Header:
-    """What a file says of its adapter; all of it is checked as by `read`, which see, but without PyTorch."""
-    with naming(label):
-        header, places = _checked(memoryview(data))
-    shapes: dict[str, dict[str, list[int]]] = {}
-    for place in places:
-        shapes.setdefault(place.point, {})[place.weight] = place.shape
-    return replace(header, shapes=list(shapes.values()))
+            weight = StoredTensor.of_bytes(data[place.start : place.end], DTYPES[place.dtype], tuple(place.shape))
+            weights.setdefault(place.point, {})[place.weight] = weight
+        check_finite(header.name, weights.values())
+    return Adapter(header.name, header.config, weights, header.module, header.info)
 
 
 def read_header(data: Bytes, label: str) -> Header:
@@ -169,14 +125,6 @@ def header_end(start: Bytes) -> int:
     if len(start) < LENGTH or length > MAX_HEADER:
         raise AdapterFileError(f"is not a safetensors file, or its header is longer than {MAX_HEADER} bytes")
     return LENGTH + length
-
-
-def _joined(header: dict[str, Any], name: str, content: Sequence[Bytes]) -> bytes:
-    text = _json(header).encode()
-    text += b" " * (-len(text) % LENGTH)
-    if len(text) > MAX_HEADER:
-        raise AdapterFileError(f"adapter {name!r}: its header takes {len(text)} bytes, at most {MAX_HEADER}")
-    return b"".join([len(text).to_bytes(LENGTH, "little"), text, *content])
 
 
 def _metadata(adapter: Adapter, bytes_of_weights: int) -> dict[str, str]:
@@ -235,18 +183,6 @@ def _header(metadata: Any, start: int) -> Header:
     return Header(name, metadata["module"], config, _info(metadata), parameters, start + length)
 
 
-def _checked(data: memoryview) -> tuple[Header, list[_Place]]:
-    text, start = _header_text(data)
-    tensors = _json_object(text, "its header")
-    header = _header(tensors.pop(METADATA, None), start)
-    places = [_place(key, value, start) for key, value in tensors.items()]
-    _check_places(places, start, header, len(data))
-    for place in places:
-        if not _is_finite(data, place):
-            raise not_finite(place.weight, header.name)
-    return header, places
-
-
 def _check_places(places: list[_Place], start: int, header: Header, size: int) -> None:
     if not places:
         raise AdapterFileError("holds no weights")
@@ -254,7 +190,7 @@ def _check_places(places: list[_Place], start: int, header: Header, size: int) -
         if place.start != start:
             raise AdapterFileError("its tensors overlap, or leave gaps")
         start = place.end
-    parameters = sum(math.prod(place.shape) for place in places if "float" in DTYPES[place.dtype][0])
+    parameters = sum(math.prod(place.shape) for place in places if "float" in DTYPES[place.dtype])
     if (start, header.size, header.parameters) != (size, size, parameters):
         raise AdapterFileError(
             f"has {size} bytes, and tensors of {parameters} parameters up to byte {start}; by its header it should "
@@ -303,14 +239,6 @@ def _place(key: str, value: Any, offset: int) -> _Place:
         raise AdapterFileError(f"its tensor {key!r} has no proper shape and place")
     if not {*map(type, shape), *map(type, offsets)} <= {int} or min(shape, default=1) < 1 or offsets[0] < 0:
         raise AdapterFileError(f"its tensor {key!r} has shape {shape} and place {offsets}")
-    if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype][1]:
+    if offsets[1] - offsets[0] != math.prod(shape) * ITEM_SIZES[DTYPES[dtype]]:
         raise AdapterFileError(f"its tensor {key!r} has not as many bytes as {shape} numbers of type {dtype} take")
     return _Place(offset + offsets[0], offset + offsets[1], point, weight, dtype, shape)
-
-
-def _is_finite(data: memoryview, place: _Place) -> bool:
-    import numpy as np
-
-    name, size = DTYPES[place.dtype]
-    count = (place.end - place.start) // size
-    return "float" not in name or are_finite(np.frombuffer(data, numpy_type(name), count, place.start), name)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nemo_ds2_adapters.adapters.adapter import ADDING, ADDING_STRATEGY, HEAD
+from nemo_ds2_adapters.adapters.adapter import ADDING, ADDING_STRATEGY, HEAD, Adapter
 from nemo_ds2_adapters.errors import AdapterFileError, BaseMismatchError, InputError
-from nemo_ds2_adapters.formats.safetensors_file import Header
 from nemo_ds2_adapters.recognition.features import Features
 
 ADAPTERS = ("rows", "bank", "none")
@@ -71,36 +70,43 @@ class Graph:
         units = [self.vocabulary[unit] for unit in frames[is_new] if unit < len(self.vocabulary)]
         return "".join(units).replace("▁", " ").strip() if self.has_pieces else "".join(units)
 
-    def weights(self, header: Header, arrays: Mapping[str, Arrays], label: str) -> Arrays:
-        """A user's weights as the graph takes them.
+    def weights(self, adapter: Adapter, label: str) -> Arrays:
+        """A user's weights as the graph takes them, float32.
 
         Args:
-            header: what the adapter says of itself.
-            arrays: its weights by point.
+            adapter: with `StoredTensor`s for weights.
             label: whose, for messages.
 
         Raises:
             BaseMismatchError: the adapter was made for another base.
-            AdapterFileError: it is of another architecture.
+            AdapterFileError: it is of another architecture, or a number is too large for float32.
         """
-        made_for = header.info.fingerprint if header.info else "unknown"
+        made_for = adapter.info.fingerprint if adapter.info else "unknown"
         if made_for != self.fingerprint:
             raise BaseMismatchError(
                 f"{label}: the adapter was made for base {made_for[:12]}..., the graph is of "
                 f"{self.fingerprint[:12]}...: export its own base, or train it again on this one"
             )
-        kind = kind_of(header.config)
+        kind = kind_of(adapter.config)
         if kind != self.kind:
             raise AdapterFileError(f"{label}: the adapter is {kind}, the graph takes {dict(self.kind)}")
-        for point, state in arrays.items():
+        for point, state in adapter.weights.items():
             if point not in self.parts:
                 raise AdapterFileError(f"{label}: the adapter sits in {point}, the graph takes it in {[*self.parts]}")
-            if not _fits({key: value.shape for key, value in state.items()}, self.parts[point]):
+            if not _fits({key: tuple(value.shape) for key, value in state.items()}, self.parts[point]):
                 shapes = {key: list(value.shape) for key, value in state.items()}
                 raise AdapterFileError(
                     f"{label}: has {shapes} in {point}, the graph takes {self.parts[point]}, 0: any"
                 )
-        return {f"{point}:{key}": value for point, state in arrays.items() for key, value in state.items()}
+        weights: Any = adapter.weights
+        with np.errstate(over="ignore"):
+            arrays = {
+                f"{p}:{key}": value.array().astype(np.float32) for p in weights for key, value in weights[p].items()
+            }
+        for name, numbers in arrays.items():
+            if not np.isfinite(numbers).all():  # they were, in double precision
+                raise AdapterFileError(f"{label}: weight {name} is not finite in float32")
+        return arrays
 
     def stacked(self, users: Iterable[Arrays]) -> dict[str, np.ndarray]:
         """The inputs for several users, `[N, ...]` each: smaller hidden sizes, and points without an adapter, zero."""

@@ -158,8 +158,8 @@ class OnnxRecogniser:
         versions = self._store.versions(user)
         if known is None or not versions or known[0] != versions[-1]:
             self._known.pop(user, None)
-            version, header, arrays = self._store.read_arrays(user)
-            known = version, self.graph.weights(header, arrays, f"{self._store}, user {user!r}")
+            version, adapter = self._store.look_into(user)
+            known = version, self.graph.weights(adapter, f"{self._store}, user {user!r}")
             self._known[user] = known
         self._known.move_to_end(user)
         return known[1]

@@ -7,7 +7,7 @@ from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store import words
 from nemo_ds2_adapters.store.folder import CACHE, CLAIM, Folder
-from nemo_ds2_adapters.store.shelf import check_version
+from nemo_ds2_adapters.store.shelf import read_version
 from nemo_ds2_adapters.store.version import versions_among
 
 
@@ -70,7 +70,7 @@ def _check_user(folder: Folder, user: str, report: StoreReport) -> None:
     for version in versions:
         label = f"{user}/{version.file_name}"
         try:
-            check_version(folder.read(user, version.file_name), version, user, label)
+            read_version(folder.read(user, version.file_name), version, user, label)
         except FileNotFoundError:
             continue  # removed meanwhile, at a place without locks
         except AdapterFileError as error:

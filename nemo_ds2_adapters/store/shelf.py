@@ -1,26 +1,16 @@
 """The versions of all users' adapters as files: appended, never changed, the greatest number is the current one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
-from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
+from nemo_ds2_adapters.adapters.users import user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, UnknownUserError, naming
-from nemo_ds2_adapters.formats.reading import read_adapter_bytes
-from nemo_ds2_adapters.formats.safetensors_file import (
-    Arrays,
-    Header,
-    check,
-    header_end,
-    read,
-    read_arrays,
-    read_header,
-    restamped,
-    to_bytes,
-)
+from nemo_ds2_adapters.formats.reading import look_into_bytes
+from nemo_ds2_adapters.formats.safetensors_file import Header, header_end, read, read_header
 from nemo_ds2_adapters.store import words
 from nemo_ds2_adapters.store.folder import FORMAT_TEXT, SHARD_LENGTH, Folder
 from nemo_ds2_adapters.store.version import (
@@ -31,7 +21,6 @@ from nemo_ds2_adapters.store.version import (
     check_owner,
     checksum,
     entry,
-    owned,
     versions_among,
 )
 
@@ -70,33 +59,11 @@ class Shelf:
             )
         return versions[versions.index(origin) - 1]
 
-    def read(self, user_id: str, number: int | None = None) -> tuple[Version, Adapter]:
-        """A user's version of this number, or the current one, and its adapter, checked (AdapterFileError)."""
-        version, data, label = self._file(user_id, number)
-        return version, read_version(data, version, user_hash(user_id), label)
-
-    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
-        """As `read`, the current version, for a program without PyTorch: what it says, and its weights."""
-        version, data, header = self.check(user_id)
-        if version.suffix == OLD_SUFFIX:
-            data = to_bytes(self.read(user_id, version.number)[1])
-        return version, header, read_arrays(data, f"{self.folder}, user {user_id!r}")
-
-    def check(self, user_id: str, number: int | None = None) -> tuple[Version, bytes | bytearray, Header]:
-        """As `read`, but the file's bytes, and what it says of its adapter."""
-        version, data, label = self._file(user_id, number)
-        return version, data, check_version(data, version, user_hash(user_id), label)
-
-    def file_for(
-        self, target: str, user_id: str, number: int | None = None, metadata: Mapping[str, Any] | None = None
-    ) -> tuple[Version, bytes]:
-        """A user's version, and the file that holds it as the target's own, with these metadata or its own."""
-        version, data, header = self.check(user_id, number)
-        if version.suffix == OLD_SUFFIX:
-            data = to_bytes(self.read(user_id, number)[1])
-        assert header.info is not None
-        info = owned(header.info, target, header.info.metadata if metadata is None else metadata)
-        return version, restamped(data, adapter_name_for_user(target), info)
+    def read(self, user_id: str, number: int | None = None) -> tuple[Version, bytes | bytearray, Adapter]:
+        """A user's version of this number, or the current one, its file, and its adapter as by `read_version`."""
+        user, label = user_hash(user_id), f"user {user_id!r}"
+        version, data = self._first(user, label, number, lambda v: self.folder.read(user, v.file_name))
+        return version, data, read_version(data, version, user, f"{self.folder}, {label}, version {version.number}")
 
     def header(self, user_id: str, number: int | None = None) -> Header:
         """What a version says of itself; raises what `read` does, but the weights are not looked at."""
@@ -191,18 +158,14 @@ class Shelf:
                 locks.enter_context(self.folder.lock(by_shard[shard]))
             yield
 
-    def _file(self, user_id: str, number: int | None) -> tuple[Version, bytes | bytearray, str]:
-        """The version, its file, and what to call it."""
-        user, label = user_hash(user_id), f"user {user_id!r}"
-        version, data = self._first(user, label, number, lambda v: self.folder.read(user, v.file_name))
-        return version, data, f"{self.folder}, {label}, version {version.number}"
-
     def _header(
         self, user: str, label: str, version: Version, start: bytes | AdapterFileError | None = None
     ) -> Header:
         label = f"{self.folder}, {label}, version {version.number}"
         if version.suffix == OLD_SUFFIX:  # which tells nothing before it is read in full
-            return check_version(self.folder.read(user, version.file_name), version, user, label)
+            data = self.folder.read(user, version.file_name)
+            old = read_version(data, version, user, label)
+            return Header(old.name, old.module, old.config, old.info, old.parameters, len(data))
         if isinstance(start, AdapterFileError):
             raise start
         start = start or self._start(user, version, START)
@@ -250,35 +213,23 @@ def _raise(error: AdapterFileError) -> None:
 
 
 def read_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Adapter:
-    """The adapter that the bytes of a version of the user with this hash hold, checked in full (AdapterFileError)."""
-    _check_sum(data, version, label)
-    adapter = _only_adapter(data, label) if version.suffix == OLD_SUFFIX else read(data, label)
-    check_owner(adapter.info, user, label)
-    return adapter
+    """The adapter that the bytes of a version of the user with this hash hold, with `StoredTensor`s for weights.
 
-
-def check_version(data: bytes | bytearray, version: Version, user: str, label: str) -> Header:
-    """As `read_version`, but what the file says of the adapter, which takes no PyTorch unless the file is old."""
-    if version.suffix == OLD_SUFFIX:
-        a = read_version(data, version, user, label)
-        return Header(a.name, a.module, a.config, a.info, a.parameters, len(data), a.shapes)
-    _check_sum(data, version, label)
-    header = check(data, label)
-    check_owner(header.info, user, label)
-    return header
-
-
-def _check_sum(data: bytes | bytearray, version: Version, label: str) -> None:
+    Checksum, content and owner are checked (AdapterFileError).
+    """
     found = checksum(data)
     if found != version.sha256:
         raise AdapterFileError(
             f"{label}: is damaged, its checksum is {found[:12]}..., expected {version.sha256[:12]}...; "
             f"rollback returns to an older version"
         )
+    adapter = _only_adapter(data, label) if version.suffix == OLD_SUFFIX else read(data, label)
+    check_owner(adapter.info, user, label)
+    return adapter
 
 
 def _only_adapter(data: bytes | bytearray, label: str) -> Adapter:
-    adapters = read_adapter_bytes(bytes(data), label)
+    adapters = look_into_bytes(bytes(data), label)
     if len(adapters) != 1:
         raise AdapterFileError(f"{label}: holds {len(adapters)} adapters, expected one")
     return next(iter(adapters.values()))

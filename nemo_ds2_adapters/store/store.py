@@ -6,19 +6,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, mean, with_metadata
+from nemo_ds2_adapters.adapters.adapter import Adapter, loaded, mean
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user, user_hash
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, InputError, naming
 from nemo_ds2_adapters.formats.file import write_adapters
-from nemo_ds2_adapters.formats.reading import find_adapter, read_adapters
-from nemo_ds2_adapters.formats.safetensors_file import Arrays, Header, to_bytes
+from nemo_ds2_adapters.formats.reading import find_adapter, look_into
+from nemo_ds2_adapters.formats.safetensors_file import Header, to_bytes
 from nemo_ds2_adapters.formats.scratch import sweep_scratch
 from nemo_ds2_adapters.store import words as word_files
 from nemo_ds2_adapters.store.check import StoreReport, check_store
 from nemo_ds2_adapters.store.opening import open_folder
 from nemo_ds2_adapters.store.shelf import OnError, Shelf
-from nemo_ds2_adapters.store.version import Entry, Version, checksum, personal
+from nemo_ds2_adapters.store.version import Entry, Version, checksum, owned, personal
 
 if TYPE_CHECKING:
     from nemo.core import ModelPT
@@ -102,23 +102,21 @@ class AdapterStore:
 
     def read(self, user_id: str, version: int | None = None) -> tuple[Version, Adapter]:
         """As `get`, and which version it is."""
-        return self._shelf.read(user_id, version)
+        found, adapter = self.look_into(user_id, version)
+        return found, loaded(adapter)
 
-    def read_arrays(self, user_id: str) -> tuple[Version, Header, Arrays]:
-        """As `read`, the current version, for a program without torch: what it says, and float32 weights by point."""
-        return self._shelf.read_arrays(user_id)
+    def look_into(self, user_id: str, version: int | None = None) -> tuple[Version, Adapter]:
+        """As `read`, but without PyTorch: the adapter has `StoredTensor`s for weights."""
+        found, _, adapter = self._shelf.read(user_id, version)
+        return found, adapter
 
     def header(self, user_id: str, version: int | None = None) -> Header:
         """Name, config, info with metadata, and number of parameters of a user's adapter; its weights are not read."""
         return self._shelf.header(user_id, version)
 
-    def checked(self, user_id: str, version: int | None = None) -> Header:
-        """As `header`, with shapes, of a file that is checked as in `get`."""
-        return self._shelf.check(user_id, version)[2]
-
     def export(self, user_id: str, path: str | os.PathLike[str], version: int | None = None) -> None:
         """Write a user's adapter as a `.pt` that `load_adapter` and NeMo's `load_adapters` read."""
-        write_adapters([self.get(user_id, version)], path)
+        write_adapters([self.look_into(user_id, version)[1]], path)
 
     def load_into(
         self,
@@ -210,7 +208,7 @@ class AdapterStore:
         """
         with self._shelf.lock(user_id):
             number = self._shelf.before_current(user_id).number if version is None else version
-            found, data, _ = self._shelf.check(user_id, number)
+            found, data, _ = self._shelf.read(user_id, number)
             return self._shelf.append(user_id, bytes(data), found.suffix)
 
     def copy(self, source: str, target: str) -> Version:
@@ -231,11 +229,8 @@ class AdapterStore:
         Raises:
             InputError: no sources, unsuitable weights, adapters that differ, or `target` has one.
         """
-        if len(sources) == 1 and weights is None:  # without PyTorch
-            _, data = self._shelf.file_for(target, sources[0], metadata={})
-        else:
-            combined = mean([self.get(source) for source in sources], weights)
-            data = to_bytes(personal(with_metadata(combined, {}), target, {}, "the mean"))
+        combined = mean([self.look_into(source)[1] for source in sources], weights)
+        data = to_bytes(owned(combined, target, {}))
         with self._shelf.lock(target):
             self._check_free(target)
             return self._shelf.append(target, data)
@@ -255,7 +250,8 @@ class AdapterStore:
                 raise InputError(
                     f"{self._shelf.folder}: user {new!r} has words already: remove them, or choose another"
                 )
-            moved = [self._shelf.file_for(new, old, version.number) for version in self._shelf.versions(old)]
+            versions = [self.look_into(old, version.number) for version in self._shelf.versions(old)]
+            moved = [(version, to_bytes(owned(adapter, new, adapter.metadata))) for version, adapter in versions]
             try:
                 for version, data in moved:
                     self._shelf.keep(new, data, Version(version.number, version.stored, checksum(data)))
@@ -319,7 +315,7 @@ def _taken(source: Any, user_id: str, name: str | None) -> tuple[Adapter, str]:
     if isinstance(source, Adapter):
         return find_adapter({source.name: source}, name or source.name, "the adapter"), "the adapter"
     if isinstance(source, str | os.PathLike):
-        adapters = read_adapters(source)
+        adapters = look_into(source)[1]
         if name is None and len(adapters) != 1:
             raise InputError(f"{source}: holds {len(adapters)} adapters: choose one with name=")
         return find_adapter(adapters, name or next(iter(adapters)), source), str(source)

@@ -116,14 +116,14 @@ def personal(adapter: Adapter, user_id: str, metadata: Mapping[str, Any], label:
     owner = adapter.metadata.get("user_id", user_id)
     if owner != user_id:
         raise InputError(f"{label}: is the adapter of {owner!r}, not of {user_id!r}: use copy or rename")
-    info = owned(adapter.info, user_id, {**adapter.metadata, **metadata})
+    return owned(adapter, user_id, {**adapter.metadata, **metadata})
+
+
+def owned(adapter: Adapter, user_id: str, metadata: Mapping[str, Any]) -> Adapter:
+    """A stored adapter as a user's own, with these metadata and no trace of another user."""
+    assert adapter.info is not None
+    info = replace(adapter.info, metadata={**metadata, "user_id": user_id})
     return replace(adapter, name=adapter_name_for_user(user_id), info=info)
-
-
-def owned(info: Info | None, user_id: str, metadata: Mapping[str, Any]) -> Info:
-    """What a stored adapter says when it becomes a user's own, with these metadata and no trace of another user."""
-    assert info is not None
-    return replace(info, metadata={**metadata, "user_id": user_id})
 
 
 def check_owner(info: Info | None, user: str, label: str) -> None:

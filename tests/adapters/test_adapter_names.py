@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nemo.core import ModelPT
 from omegaconf import OmegaConf
+from torch.nn import ModuleDict
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.lifecycle import list_adapters
@@ -81,3 +82,7 @@ def test_nearest_legal_name() -> None:
     assert nearest_legal_name("0") == "user_0"
     assert nearest_legal_name("") == "adapter"
     assert nearest_legal_name("keys", ["user_keys"]) == "user_keys_2"
+
+
+def test_all_attributes_of_torchs_container_are_known() -> None:
+    assert [name for name in dir(ModuleDict()) if illegal_reason(name) is None] == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemo_ds2_adapters.adapters.adapter import with_metadata
+from nemo_ds2_adapters.adapters.users import adapter_name_for_user
 from nemo_ds2_adapters.formats.reading import read_adapters
 from nemo_ds2_adapters.store.store import AdapterStore
 
@@ -48,7 +49,8 @@ def users(store: Path) -> list[str]:
     return sorted(AdapterStore(store).list())
 
 
-def test_help_and_what_computes_with_no_weights_import_neither(store: Path, users: list[str]) -> None:
+def test_help_and_what_needs_no_model_import_neither(store: Path, users: list[str], tmp_path: Path) -> None:
+    names, adapter = list(read_adapters(FILE)), adapter_name_for_user(users[0])
     calls = [
         ["--help"],
         ["train", "--help"],
@@ -56,23 +58,22 @@ def test_help_and_what_computes_with_no_weights_import_neither(store: Path, user
         ["list", store],
         ["list", FILE],
         ["inspect", store, users[0]],
-        ["inspect", FILE, next(iter(read_adapters(FILE)))],
+        ["inspect", FILE, names[0]],
         ["verify", store, FILE],
         ["copy", store, users[0], "one"],
+        ["average", store, users[0], "one", "--into", "mean"],
+        ["export", store, users[0], tmp_path / "a.pt"],
+        ["import", store, tmp_path / "a.pt", "--as", users[0]],
+        ["export", FILE, names[0], tmp_path / "b.pt", "--format", "nemo"],
+        ["copy", tmp_path / "a.pt", adapter, "user_one"],
+        ["average", tmp_path / "a.pt", adapter, "user_one", "--into", "user_mean"],
+        ["rename", tmp_path / "a.pt", "user_mean", "user_two"],
+        ["delete", tmp_path / "a.pt", "user_two", "--yes"],
         ["rename", store, "one", "two"],
         ["copy", store, users[0], "three"],
         ["delete", store, "two", "--yes"],
         ["delete", store, "three", "--erase", "--yes"],
+        ["delete", store, "mean", "--yes"],
     ]
     assert imported_by(*calls) == set()
     assert AdapterStore(store).verify().ok
-
-
-def test_weights_need_pytorch_but_not_nemo(store: Path, users: list[str], tmp_path: Path) -> None:
-    calls = [
-        ["export", store, users[0], tmp_path / "a.pt"],
-        ["copy", store, users[0], "copy"],
-        ["average", store, users[0], "copy", "--into", "mean"],
-        ["import", store, tmp_path / "a.pt", "--as", users[0]],
-    ]
-    assert imported_by(*calls) == {"torch"}

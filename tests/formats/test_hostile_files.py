@@ -264,7 +264,8 @@ def test_content_that_is_not_an_adapter(refused, path, name) -> None:
 
 
 def test_huge_declared_sizes(refused, path, tmp_path) -> None:
-    """Of the first tensor, `[8]` with a storage of 8 numbers."""
+    """Of the first tensor, `[8]` with a storage of 8 numbers, in a file that torch wrote."""
+    torch.save(torch.load(path, weights_only=True), path)
     original = path.read_bytes()
     huge = b"J\xff\xff\xff\x7f"
     for old, new, message in [

@@ -11,14 +11,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from nemo_ds2_adapters.adapters.adapter import Adapter, Info
+from nemo_ds2_adapters.adapters.adapter import Adapter, Info, loaded
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.safetensors_file import (
     MAX_HEADER,
-    check,
     read,
     read_header,
-    restamped,
     to_bytes,
 )
 
@@ -48,22 +46,16 @@ def adapter() -> Adapter:
 
 def test_there_and_back(adapter: Adapter) -> None:
     data = to_bytes(adapter)
-    for found in (read(data, "a"), read(bytearray(data), "a"), read(memoryview(data), "a")):
+    for found in (loaded(read(kind(data), "a")) for kind in (bytes, bytearray, memoryview)):
         assert found == adapter and found.info == adapter.info
         assert [list(state) for state in found.weights.values()] == [list(s) for s in adapter.weights.values()]
         assert to_bytes(found) == data
-    for header in (read_header(data, "a"), read_header(data[: len(data) - 100], "a"), check(data, "a")):
+    assert to_bytes(read(data, "a")) == data and read(data, "a").shapes == adapter.shapes
+    for header in (read_header(data, "a"), read_header(data[: len(data) - 100], "a")):
         assert (header.name, header.module, header.config) == (adapter.name, adapter.module, adapter.config)
         assert (header.info, header.parameters, header.size) == (adapter.info, adapter.parameters, len(data))
     bare = replace(adapter, info=None, module="")
-    assert read(to_bytes(bare), "a").info is None and read(to_bytes(bare), "a") == bare
-    assert check(data, "a").shapes == adapter.shapes
-
-
-def test_another_name_and_info_leave_the_weights(adapter: Adapter) -> None:
-    for info in (None, replace(adapter.info, metadata={"user_id": "ann"})):
-        found = read(restamped(to_bytes(adapter), "ann", info), "a")
-        assert found == replace(adapter, name="ann") and found.info == info
+    assert read(to_bytes(bare), "a").info is None and loaded(read(to_bytes(bare), "a")) == bare
 
 
 def test_any_safetensors_reader_opens_it(adapter: Adapter, tmp_path: Path) -> None:
@@ -86,7 +78,7 @@ def test_what_another_program_wrote(adapter: Adapter) -> None:
         }
 
     data = changed(to_bytes(adapter), reorder)
-    assert read(data, "a") == adapter and read_header(data, "a").info == adapter.info
+    assert loaded(read(data, "a")) == adapter and read_header(data, "a").info == adapter.info
 
 
 def changed(data: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
@@ -146,9 +138,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_headers(adapter: Adapter, change: Callable[[dict[str, Any]], Any], message: str) -> None:
-    for call in (read, check):
-        with pytest.raises(AdapterFileError, match=f"^its label: (.|\n)*({message})"):
-            call(changed(to_bytes(adapter), change), "its label")
+    with pytest.raises(AdapterFileError, match=f"^its label: (.|\n)*({message})"):
+        read(changed(to_bytes(adapter), change), "its label")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +147,7 @@ def test_wrong_headers(adapter: Adapter, change: Callable[[dict[str, Any]], Any]
     [b"", b"\x00", (100).to_bytes(8, "little"), (MAX_HEADER + 1).to_bytes(8, "little") + b"{}", b"\xff" * 100],
 )
 def test_what_is_no_such_file(data: bytes) -> None:
-    for call in (read, check, read_header):
+    for call in (read, read_header):
         with pytest.raises(AdapterFileError):
             call(data, "a")
 
@@ -171,7 +162,7 @@ def test_what_cannot_be_written(adapter: Adapter) -> None:
     for tensor, message in [
         (torch.tensor([1.0, float("nan")]), "not finite"),
         (torch.ones(2, dtype=torch.complex64), "complex64"),
-        (torch.ones(0), "float32"),
+        (torch.ones(0), "is empty"),
     ]:
         with pytest.raises(AdapterFileError, match=message):
             to_bytes(replace(adapter, weights={"encoder": {"module.0.weight": tensor}}))
@@ -183,9 +174,8 @@ def test_weights_that_are_no_numbers(adapter: Adapter, dtypes: list[torch.dtype]
     data = to_bytes(replace(adapter, weights=weights))
     for value in (float("nan"), float("inf"), -float("inf")):
         bad, number = (torch.full((3,), v, dtype=dtypes[0]).view(torch.uint8).numpy().tobytes() for v in (value, 0.5))
-        for call in (read, check):
-            with pytest.raises(AdapterFileError, match=r"module\.0\.weight of adapter 'user_john' is not finite"):
-                call(data.replace(number, bad), "a")
+        with pytest.raises(AdapterFileError, match=r"module\.0\.weight of adapter 'user_john' is not finite"):
+            read(data.replace(number, bad), "a")
 
 
 def test_damaged_files(adapter: Adapter) -> None:

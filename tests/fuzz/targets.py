@@ -23,7 +23,7 @@ from nemo_ds2_adapters.configs import CONFIGS, shipped_config
 from nemo_ds2_adapters.data.manifest import read_lines
 from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.formats import safetensors_file
-from nemo_ds2_adapters.formats.reading import read_adapter_bytes, read_adapters
+from nemo_ds2_adapters.formats.reading import look_into_bytes, read_adapters
 from nemo_ds2_adapters.store.store import AdapterStore
 
 RELEASED = Path(__file__).parents[1] / "data" / "v0_1"
@@ -34,11 +34,11 @@ def adapter_file(data: bytes) -> None:
     """A file as it stands; or after a first byte P the pickle in an archive; or after S a safetensors file."""
     with suppress(NemoDs2Error):
         if data[:1] == b"P":
-            read_adapter_bytes(archived(data[1:]), "fuzz")
+            look_into_bytes(archived(data[1:]), "fuzz")
         elif data[:1] == b"S":
             safetensors_file.read(data[1:], "fuzz")
         else:
-            read_adapter_bytes(data, "fuzz")
+            look_into_bytes(data, "fuzz")
 
 
 def manifest_line(data: bytes) -> None:

@@ -22,8 +22,9 @@ print(*[name for name in ("nemo", "lightning", "torch") if name in sys.modules])
     [
         ("assert list(store.list()) == ['a'] and store.has('a') and store.versions('a')", []),
         ("assert store.header('a').info.metadata == {'user_id': 'a'}; store.check_writable()", []),
-        ("store.copy('a', 'b'); store.rename('b', 'c'); store.rollback('a', 1); store.erase('c')", []),
-        ("assert store.verify().ok; store.export('a', sys.argv[1] + '.pt')", ["torch"]),
+        ("store.average(['a'], 'b', [1.0]); store.rename('b', 'c'); store.rollback('a', 1); store.erase('c')", []),
+        ("assert store.verify().ok; store.export('a', sys.argv[1] + '.pt')", []),
+        ("store.get('a')", ["torch"]),
     ],
 )
 def test_what_is_imported(store: AdapterStore, tmp_path: Path, adapter, work: str, loaded: list[str]) -> None:

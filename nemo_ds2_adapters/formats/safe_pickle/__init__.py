@@ -1,1 +1,1 @@
-"""Files that `torch.save` wrote, read without executing anything of them."""
+"""Files of `torch.save`, read without executing anything of them, and written; both without PyTorch."""

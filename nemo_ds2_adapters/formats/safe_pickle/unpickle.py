@@ -14,8 +14,8 @@ from math import prod
 from mmap import mmap
 from typing import Any
 
+from nemo_ds2_adapters.adapters.stored import ITEM_SIZES, Storage, StoredTensor
 from nemo_ds2_adapters.errors import AdapterFileError
-from nemo_ds2_adapters.formats.safe_pickle.stored import Storage, StoredTensor
 
 REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
@@ -24,17 +24,17 @@ DICTS = (
     "collections.defaultdict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-STORAGES = {  # names of torch's types, and bytes of a number
-    "torch.BFloat16Storage": ("bfloat16", 2),
-    "torch.BoolStorage": ("bool", 1),
-    "torch.ByteStorage": ("uint8", 1),
-    "torch.CharStorage": ("int8", 1),
-    "torch.DoubleStorage": ("float64", 8),
-    "torch.FloatStorage": ("float32", 4),
-    "torch.HalfStorage": ("float16", 2),
-    "torch.IntStorage": ("int32", 4),
-    "torch.LongStorage": ("int64", 8),
-    "torch.ShortStorage": ("int16", 2),
+STORAGES = {  # names of the classes, and of the types of their numbers
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.BoolStorage": "bool",
+    "torch.ByteStorage": "uint8",
+    "torch.CharStorage": "int8",
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.IntStorage": "int32",
+    "torch.LongStorage": "int64",
+    "torch.ShortStorage": "int16",
 }
 # Types that a config's metadata refers to.
 TYPES = (
@@ -174,11 +174,11 @@ class _Machine:
 
     def _storage(self, identity: tuple[Any, ...]) -> Storage:
         kind, storage_class, key, _, count, *view = identity
-        dtype, itemsize = STORAGES.get(_expect(storage_class, ClassName).path, ("", 0))
+        dtype = STORAGES.get(_expect(storage_class, ClassName).path, "")
         if kind != "storage" or not dtype or not _is_count(count) or not isinstance(key, str) or any(view):
             raise AdapterFileError(f"declares weights of an unknown kind, {storage_class.path}")
         if key not in self._storages:
-            self._storages[key] = Storage(self._load_storage(key, count * itemsize), dtype, itemsize)
+            self._storages[key] = Storage(self._load_storage(key, count * ITEM_SIZES[dtype]), dtype)
         storage = self._storages[key]
         if storage.dtype != dtype or storage.count != count:
             raise AdapterFileError(f"declares weights {key!r} twice, differently")
