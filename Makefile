@@ -61,8 +61,9 @@ demo-prior: $(STAMP)
 read-base: $(STAMP)
 	@$(RUN) "$(VENV)/bin/ds2-adapters" train-base --config-name=deepspeech2_read init_from_nemo_model=demo/base.nemo $(ARGS)
 
+# Files are shared out among processes, for each core one, and at most four: each has NeMo in its memory.
 test: lint $(VENV)/s3/complete
-	@$(RUN) "$(PYTHON)" -m pytest
+	@$(RUN) "$(PYTHON)" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	@"$(PYTHON)" -m ruff check

@@ -1,5 +1,6 @@
 """Whether an adapter is kept, and after how many epochs: the person's own training utterances tell."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,6 +19,8 @@ from nemo_ds2_adapters.evaluation.errors import Score
 
 LEAST_WORDS = 2  # fewer wrong words out of fold, or an adapter has not shown that it helps
 LEAST_DEVIATIONS = 1.65  # of the differences between the two; without any effect one in twenty is as large
+# With errors in fewer utterances no adapter gets so far, for a sum of k numbers is at most sqrt(k) of its deviations.
+LEAST_WITH_ERRORS = math.ceil(LEAST_DEVIATIONS**2)
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,15 @@ class Trial:
         return min(range(len(self.curve)), key=lambda epoch: self.curve[epoch])
 
     @property
+    def may_pass(self) -> bool:
+        """Whether `decide` could accept an adapter without errors."""
+        return sum(score.word_errors > 0 for score in self.base.values()) >= LEAST_WITH_ERRORS
+
+    @property
     def is_over(self) -> bool:
-        """Whether the errors no longer become fewer, or all epochs are done."""
+        """Whether the errors no longer become fewer, all epochs are done, or none need be."""
         settings, epochs = self.members[0].settings, len(self.curve)
-        if epochs == settings.max_epochs:
+        if epochs == settings.max_epochs or not self.may_pass:
             return True
         return bool(epochs) and settings.patience is not None and epochs - 1 - self.best_epoch >= settings.patience
 
@@ -145,6 +153,8 @@ def run_epoch(engine: Engine, trials: Sequence[Trial], others: Sequence[Member] 
 
 def conclude(engine: Engine, trial: Trial) -> Verdict:
     """What a trial that is over says of its best epoch."""
+    if not trial.curve:
+        return Verdict(0, sum(trial.base.values(), Score()), None)
     trial.restore_best()
     scored = zip(trial.members, engine.scores(trial.members))
     adapted = {i: score for member, scores in scored for i, score in zip(member.held_out, scores)}

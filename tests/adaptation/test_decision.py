@@ -133,6 +133,21 @@ def test_what_is_accepted(base: list, adapted: list, is_accepted: bool) -> None:
     assert (verdict.wer_before, verdict.wer_after) == (before, after if is_accepted else before)
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
+def test_nobody_is_left_out_of_a_trial_whom_the_rule_could_accept(errors: list[tuple[int, int]]) -> None:
+    base, adapted = (scores(*((one[k], one[k]) for one in errors)) for k in (0, 1))
+    if decide(7, base, adapted).epochs:
+        assert Trial([], dict(enumerate(base))).may_pass
+
+
+def test_nothing_is_trained_where_no_adapter_could_be_accepted() -> None:
+    fold = Fold(None, 5)
+    base = dict(enumerate([Score(50, 30, 200, 90), Score(50, 9, 200, 9), Score(50), Score(50)]))
+    (verdict,) = run(Curves({fold: errors(5, 4, 3, 2, 1)}), Trial([fold], base))
+    assert verdict == Verdict(0, sum(base.values(), Score()), None)
+    assert fold.epochs == 0
+
+
 def test_copies_of_a_recording_stay_together_and_are_scored_once() -> None:
     copies = copies_of([3, 4, 5, 6, 7, 8], ["a", "b", "a", "c", "b", "a"])
     assert copies == {3: [3, 5, 8], 4: [4, 7], 6: [6]}
