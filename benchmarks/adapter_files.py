@@ -19,9 +19,10 @@ from rich.progress import track
 from rich.table import Table
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.enabling import enable_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
 from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapters
 from nemo_ds2_adapters.modules import MLPAdapterConfig

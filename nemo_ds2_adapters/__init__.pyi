@@ -6,13 +6,13 @@ from .adaptation.voice_prior.prior import VoicePrior as VoicePrior
 from .adaptation.voice_prior.prior import read_prior as read_prior
 from .adaptation.voice_prior.prior import save_prior as save_prior
 from .adapters.attach import add_adapter as add_adapter
+from .adapters.blocks import list_adapters as list_adapters
 from .adapters.enabling import enable_adapters as enable_adapters
 from .adapters.enabling import enabled_adapters as enabled_adapters
 from .adapters.enabling import forward_both as forward_both
 from .adapters.lifecycle import average_adapters as average_adapters
 from .adapters.lifecycle import copy_adapter as copy_adapter
 from .adapters.lifecycle import delete_adapter as delete_adapter
-from .adapters.lifecycle import list_adapters as list_adapters
 from .adapters.lifecycle import rename_adapter as rename_adapter
 from .adapters.parameters import adapter_summary as adapter_summary
 from .adapters.parameters import count_parameters as count_parameters

@@ -13,7 +13,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "nemo_ds2_adapters"
-EVERYWHERE = {"configs", "errors", "text", "version"}
+EVERYWHERE = {"checks", "configs", "errors", "text", "version"}
 
 # Code flows one way: a part imports those of the levels before its own. A part is a folder, or a module beside
 # __init__.py.

@@ -8,12 +8,11 @@ from nemo_ds2_adapters.activations.cache import CacheSettings
 from nemo_ds2_adapters.adaptation.settings import (
     ADAPTER,
     Settings,
-    check_number,
     check_optim,
     check_seed,
-    check_whole,
     within,
 )
+from nemo_ds2_adapters.checks import check_number, check_whole
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
 

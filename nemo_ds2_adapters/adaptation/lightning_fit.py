@@ -21,16 +21,31 @@ from nemo_ds2_adapters.errors import InputError
 FINGERPRINT = "base_fingerprint"
 
 
-def place(model: ASRModel, arguments: Mapping[str, Any]) -> None:
-    """Bring a model to the device and the precision that a trainer's arguments ask for, to train without it.
+def place(model: ASRModel, arguments: Mapping[str, Any], mixed: bool = False) -> torch.dtype | None:
+    """Bring a model to the one device and the precision that a trainer's arguments ask for, to use it without one.
 
-    InputError: the trainer refuses an argument, or the precision is a mixed one.
+    Args:
+        model: any.
+        arguments: accelerator, devices and precision; others are only checked.
+        mixed: whether mixed precision may be asked for.
+
+    Returns:
+        that of mixed-precision arithmetic, None for none.
+
+    Raises:
+        InputError: the trainer refuses an argument, there are several devices, or the precision is another one.
     """
-    trainer = experiment.make_trainer(arguments)
-    if type(trainer.precision_plugin) not in (Precision, DoublePrecision):
-        name = trainer.precision_plugin.precision
-        raise InputError(f"trainer.precision={name}: many speakers are adapted in 32-true or 64-true")
+    all_there_are = str(arguments.get("devices", "auto")) in ("auto", "-1")
+    unused = {"logger": False, "enable_checkpointing": False}
+    trainer = experiment.make_trainer({**arguments, **unused, **({"devices": 1} if all_there_are else {})})
+    if trainer.num_devices > 1:
+        raise InputError(f"trainer.devices={arguments['devices']}: this runs on one device, give 1 or [its number]")
+    kinds = (Precision, DoublePrecision, MixedPrecision) if mixed else (Precision, DoublePrecision)
+    if type(trainer.precision_plugin) not in kinds:
+        known = "32-true, 64-true, 16-mixed or bf16-mixed" if mixed else "32-true or 64-true"
+        raise InputError(f"trainer.precision={trainer.precision_plugin.precision}: expected {known}")
     place_for(model, trainer)
+    return autocast_type(trainer)
 
 
 class TrainedWeightsOnly(pl.Callback):

@@ -15,13 +15,14 @@ from nemo_ds2_adapters.adaptation.engine import OnEpoch
 from nemo_ds2_adapters.adaptation.group import adapt_group
 from nemo_ds2_adapters.adaptation.plan import Plan, population
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
-from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, check_whole, within
+from nemo_ds2_adapters.adaptation.settings import LEAST_RECORDINGS, Settings, within
 from nemo_ds2_adapters.adaptation.voice_prior.choice import Outcome
 from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings, learn_by_parts
 from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, weights_hash
 from nemo_ds2_adapters.adapters.adapter import Adapter, with_metadata
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.users import user_hash
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.data.speakers import Speaker, check_speakers
 from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.store.store import AdapterStore

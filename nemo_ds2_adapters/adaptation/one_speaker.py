@@ -33,7 +33,7 @@ from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, weights_h
 from nemo_ds2_adapters.adapters.adapter import Adapter, is_additive, zero
 from nemo_ds2_adapters.adapters.attach import attach, detach, merge_global_cfg
 from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
 from nemo_ds2_adapters.adapters.names import split_name
@@ -83,7 +83,7 @@ def adapt_speaker(
     name = split_name(str(adapter.name))[1]
     train, validation = settings.data(train, validation)
     trainer = make_trainer(settings.trainer)
-    attached, enabled = adapter_names(model), enabled_names(model) if adapter_names(model) else []
+    attached, enabled = list_adapters(model), enabled_names(model) if list_adapters(model) else []
     has_new_output_layer = change_vocabulary(model, settings.labels)
     start = starting_adapter(model, str(adapter.name), settings.start, settings.seed, adapter.option)
     if prior is not None:
@@ -126,7 +126,7 @@ def adapt_speaker(
         kept = path if is_kept else None
         path = save(model, adapter, reached, prior, model_path, kept) if trainer.is_global_zero else None
     except BaseException:
-        for new in set(adapter_names(model)) - set(attached):
+        for new in set(list_adapters(model)) - set(attached):
             detach(model, new)
         if attached:
             enable_adapters(model, enabled)

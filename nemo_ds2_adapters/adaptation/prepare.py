@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from nemo_ds2_adapters.activations.dataset import PrefixData
 from nemo_ds2_adapters.activations.point import resume_point, why_not_exact
 from nemo_ds2_adapters.adaptation.fit_settings import FitSettings
-from nemo_ds2_adapters.adapters.blocks import adapter_blocks, adapter_layer, adapter_names, base_modules
+from nemo_ds2_adapters.adapters.blocks import adapter_blocks, adapter_layer, base_modules, list_adapters
 from nemo_ds2_adapters.base_training.experiment import REFUSALS, one_line
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.findings import check_recordings
@@ -81,7 +81,7 @@ def change_vocabulary(model: ASRModel, labels: Sequence[str] | None) -> bool:
         return False
     if hasattr(model, "tokenizer"):
         raise InputError("model.char_labels: this model writes sub-words, not characters")
-    if adapter_names(model):
+    if list_adapters(model):
         raise InputError("model.char_labels: the model has adapters that depend on its vocabulary; use the base")
     old = model.decoder
     model.change_vocabulary(list(labels))

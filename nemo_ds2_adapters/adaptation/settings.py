@@ -8,6 +8,7 @@ from typing import Any, Self
 from nemo.core.optim.lr_scheduler import AVAILABLE_SCHEDULERS
 from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
 
+from nemo_ds2_adapters.checks import check_number, check_whole, is_whole
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.errors import InputError
 
@@ -91,9 +92,9 @@ class Settings:
             check_whole(f"{KEYS[name]}.{name}", getattr(self, name), 1)
         for name in ("gradient_clip_val", "randomization_factor", "kl_weight", "l2_weight"):
             check_number(f"{KEYS[name]}.{name}", getattr(self, name))
-        if not _is_whole(self.folds) or self.folds < 2:
+        if not is_whole(self.folds) or self.folds < 2:
             raise InputError(f"{ADAPTER}.folds={self.folds}: at least 2 parts must take turns")
-        if self.patience is not None and (not _is_whole(self.patience) or self.patience < 1):
+        if self.patience is not None and (not is_whole(self.patience) or self.patience < 1):
             raise InputError(f"{ADAPTER}.patience={self.patience}: expected at least 1 epoch, or null")
 
 
@@ -149,33 +150,13 @@ def person_settings(lr: float, batch_size: int, epochs: int, seed: int = 0) -> S
     )
 
 
-def check_whole(key: str, value: Any, least: int) -> None:
-    """Refuse what is not a whole number of at least `least`.
-
-    Raises:
-        InputError: names the key.
-    """
-    if not _is_whole(value) or value < least:
-        raise InputError(f"{key}={value}: expected a whole number of at least {least}")
-
-
-def check_number(key: str, value: Any) -> None:
-    """Refuse what is not a finite number of at least 0.
-
-    Raises:
-        InputError: names the key.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(f"{key}={value}: expected a number of at least 0")
-
-
 def check_seed(seed: Any) -> None:
     """Refuse what NumPy does not take.
 
     Raises:
         InputError: says what it takes.
     """
-    if not _is_whole(seed) or not 0 <= seed <= MAX_SEED:
+    if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed={seed}: expected a whole number from 0 to {MAX_SEED}")
 
 
@@ -193,10 +174,6 @@ def check_optim(optim: Mapping[str, Any]) -> None:
     schedule = (optim.get("sched") or {}).get("name")
     if schedule is not None and schedule not in AVAILABLE_SCHEDULERS:
         raise InputError(f"model.optim.sched.name={schedule}: expected one of {', '.join(AVAILABLE_SCHEDULERS)}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def within(key: str, section: Mapping[str, Any], utterances: Sequence[Utterance]) -> list[Utterance]:

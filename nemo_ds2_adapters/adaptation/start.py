@@ -13,7 +13,7 @@ from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, check_fit
 from nemo_ds2_adapters.adapters.adapter import Adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter, undone
 from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_names, existing_name
+from nemo_ds2_adapters.adapters.blocks import existing_name, list_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
 from nemo_ds2_adapters.adapters.names import split_name
 from nemo_ds2_adapters.base_training.experiment import seeded
@@ -69,7 +69,7 @@ def starting_adapter(model: ASRModel, name: str, settings: StartSettings, seed: 
         AdapterFileError: the file that it starts from cannot be read.
     """
     option = option or f"the name {name!r}"
-    names = adapter_names(model)
+    names = list_adapters(model)
     _, plain = split_name(name)
     is_copy = settings.init_from is not None or settings.init_from_store is not None
     if settings.continue_existing and is_copy:
@@ -116,9 +116,9 @@ def _other(model: ASRModel, source: Any, store: str | None) -> Adapter:
         raise InputError(f"{KEY}={source} is not text: name an adapter of the model, a file, or a user of the store")
     if store is not None:
         return AdapterStore(store, create=False).get(source)
-    if split_name(source)[1] in adapter_names(model):
+    if split_name(source)[1] in list_adapters(model):
         return attached_adapter(model, existing_name(model, source))
     if Path(source).is_file():
         return read_adapter(source)
-    have = ", ".join(adapter_names(model)) or "none"
+    have = ", ".join(list_adapters(model)) or "none"
     raise InputError(f"{KEY}={source}: neither an adapter of the model, which has {have}, nor a file")

@@ -14,11 +14,11 @@ from nemo_ds2_adapters.adapters.adapter import Adapter, State, check_finite
 from nemo_ds2_adapters.adapters.blocks import (
     adapter_blocks,
     adapter_layer,
-    adapter_names,
     adapter_parts,
     adapters_cfg,
     base_modules,
     ensure_adapters_cfg,
+    list_adapters,
     merge_global_cfg,
     recorded_modules,
     share_config,
@@ -67,7 +67,7 @@ def attach(model: ModelPT, adapter: Adapter, as_name: str | None = None, strict_
         raise AdapterFileError(f"adapter name {name!r} {reason}: choose another one with as_name=")
     if strict_base:
         check_base(model, adapter)
-    check_adapter_name(name, adapter_names(model))
+    check_adapter_name(name, list_adapters(model))
     check_config(adapter)
     with undone_on_error(model):
         try:
@@ -113,7 +113,7 @@ def add_adapter(model: ModelPT, name: str, cfg: Any, global_cfg: Mapping[str, An
     """
     prefix, plain_name = split_name(name)
     modules = _target_modules(model, prefix)
-    check_adapter_name(plain_name, adapter_names(model))
+    check_adapter_name(plain_name, list_adapters(model))
     entry = plain_config(cfg, plain_name)
     for module in modules:
         _check_type(module, plain_name, entry["_target_"])
@@ -260,12 +260,12 @@ def undone_on_error(model: ModelPT) -> Iterator[None]:
 
 def _undo(model: ModelPT) -> Callable[[], None]:
     """What takes everything away that was added to a model since this call."""
-    before = set(adapter_names(model))
+    before = set(list_adapters(model))
     children = [(module, set(dict(module.named_children()))) for _, module in base_modules(model)]
     sections = [(section, set(section)) for section in _sections(model)]
 
     def undo() -> None:
-        for name in set(adapter_names(model)) - before:
+        for name in set(list_adapters(model)) - before:
             detach(model, name)
         for module, names in children:
             for added in set(dict(module.named_children())) - names:

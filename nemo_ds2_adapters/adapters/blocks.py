@@ -103,8 +103,8 @@ def share_config(model: ModelPT) -> None:
             block.adapter_cfg = cfg
 
 
-def adapter_names(model: ModelPT) -> list[str]:
-    """Names of all attached adapters, in the order of their application."""
+def list_adapters(model: ModelPT) -> list[str]:
+    """Names of all attached adapters without module prefix, enabled or not, in the order of their application."""
     return [str(key) for key in adapters_cfg(model) if key != GLOBAL_CFG]
 
 
@@ -129,7 +129,7 @@ def existing_name(model: ModelPT, name: str) -> str:
     """The adapter's name without module prefix. Raises AdapterNameError: there is none, or not in that module."""
     prefix, _, plain = str(name).rpartition(":")
     if plain not in adapters_cfg(model) or plain == GLOBAL_CFG:
-        raise missing_adapter(name, adapter_names(model))
+        raise missing_adapter(name, list_adapters(model))
     if prefix and not is_in_modules(model, plain, prefix):
         raise missing_adapter(name, [full_name(model, plain)])
     return plain

@@ -1,4 +1,4 @@
-"""List, delete, rename, copy and average adapters, with `model.cfg`, modules and saved `.nemo` in step."""
+"""Delete, rename, copy and average adapters, with `model.cfg`, modules and saved `.nemo` in step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nemo_ds2_adapters.adapters.attached import without_info
 from nemo_ds2_adapters.adapters.blocks import (
     adapter_blocks,
     adapter_layer,
-    adapter_names,
     adapter_parts,
     adapters_cfg,
     existing_name,
     is_in_modules,
+    list_adapters,
     module_prefix,
     recorded_modules,
     share_config,
@@ -28,11 +28,6 @@ from nemo_ds2_adapters.errors import AdapterNameError
 
 if TYPE_CHECKING:
     from nemo.core import ModelPT
-
-
-def list_adapters(model: ModelPT) -> list[str]:
-    """Names of all attached adapters without module prefix, enabled or not, in the order of their application."""
-    return adapter_names(model)
 
 
 def delete_adapter(model: ModelPT, name: str) -> None:
@@ -49,7 +44,7 @@ def rename_adapter(model: ModelPT, old: str, new: str) -> None:
     new = _target_name(model, old, new)
     if new == old:
         return
-    check_adapter_name(new, adapter_names(model))
+    check_adapter_name(new, list_adapters(model))
     check_reloadable(new, {key for _, part in adapter_parts(model, old) for key in part.state_dict()})
     for _, block in adapter_blocks(model):
         layer = adapter_layer(block)
@@ -93,7 +88,7 @@ def average_adapters(
     combined = mean([without_info(model, name) for name in names], weights)
     first = existing_name(model, names[0])
     target = _target_name(model, first, target)
-    check_adapter_name(target, adapter_names(model))
+    check_adapter_name(target, list_adapters(model))
     attach(model, replace(combined, config={**combined.config, "enabled": False}), target)
     for (_, part), (_, original) in zip(adapter_parts(model, target), adapter_parts(model, first)):
         for parameter, like in zip(part.parameters(), original.parameters()):

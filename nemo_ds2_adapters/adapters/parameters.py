@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from nemo_ds2_adapters.adapters.blocks import adapter_names, adapter_parts, adapters_cfg, base_modules, module_prefix
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, adapters_cfg, base_modules, list_adapters, module_prefix
 from nemo_ds2_adapters.adapters.enabling import enabled_names
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def adapter_summary(model: ModelPT) -> Table:
     table.add_column("enabled")
     table.add_column("trainable")
     enabled = set(enabled_names(model))
-    for name in adapter_names(model):
+    for name in list_adapters(model):
         parameters = [p for _, part in adapter_parts(model, name) for p in part.parameters()]
         count = sum(p.numel() for p in parameters)
         table.add_row(

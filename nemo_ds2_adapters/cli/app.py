@@ -14,6 +14,7 @@ import typer
 from nemo_ds2_adapters.adapters.adapter import Adapter, loaded
 from nemo_ds2_adapters.cli.converting import convert
 from nemo_ds2_adapters.cli.exporting import export_onnx
+from nemo_ds2_adapters.cli.options import JsonOption, check_new
 from nemo_ds2_adapters.cli.output import busy, progress, say, show_json, show_rows, show_tree
 from nemo_ds2_adapters.cli.scripts.programs import add_programs
 from nemo_ds2_adapters.cli.serve import serve
@@ -36,7 +37,6 @@ app = typer.Typer(
 SourceArgument = Annotated[str, typer.Argument(help="A .nemo, a .pt, or a store: directory or URL.", metavar="SOURCE")]
 NameArgument = Annotated[str, typer.Argument(help="Adapter name; in a store, user id.", metavar="NAME")]
 TargetArgument = Annotated[str, typer.Argument(help="Its new name or user id.", metavar="NEW")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 VersionOption = Annotated[int | None, typer.Option(help="Number of a stored version; without, the current one.")]
 
 
@@ -94,8 +94,7 @@ def export(
     """Write one adapter of SOURCE to a .pt of its own."""
     if path.suffix != ".pt":
         raise InputError(f"{path}: expected a name that ends with .pt")
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already, pass --force to replace it")
+    check_new(path, force)
     check_not_input(path, {"SOURCE": source})
     with busy(f"reading {source}"):
         opened = open_source(source)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nemo_ds2_adapters.cli.options import JsonOption, check_new
 from nemo_ds2_adapters.cli.output import busy, say, show_json
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input
@@ -26,11 +27,10 @@ def convert(
     bidirectional: Annotated[bool | None, typer.Option("--bidirectional/--forward-only", help="To check it.")] = None,
     keep_case: Annotated[bool, typer.Option("--keep-case", help="Leave upper-case labels upper case.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.nemo if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a .nemo of a deepspeech.pytorch or KoSpeech checkpoint. Nothing in it is executed."""
-    if out.exists() and not force:
-        raise InputError(f"{out}: exists already, pass --force to replace it")
+    check_new(out, force)
     check_not_input(out, {"CHECKPOINT": checkpoint, "--labels": labels})
     from nemo_ds2_adapters.convert import convert_checkpoint
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nemo_ds2_adapters.cli.options import JsonOption, check_new
 from nemo_ds2_adapters.cli.output import busy, say, show_json
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input
@@ -38,11 +39,10 @@ def export_onnx(
     greedy: Annotated[bool, typer.Option("--greedy", help="Put out the likeliest unit of each frame too.")] = False,
     weights: Annotated[Weights, typer.Option(help="How the base's are stored.")] = Weights.fp32,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.onnx if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one ONNX graph for everybody, in which each row of a batch may have its own adapter."""
-    if out.exists() and not force:
-        raise InputError(f"{out}: exists already, pass --force to replace it")
+    check_new(out, force)
     if user is not None and store is None:
         raise InputError(f"--user {user}: give the store as well")
     check_not_input(out, {"MODEL": model, "--store": store})

@@ -7,9 +7,10 @@ from pathlib import Path
 from nemo_ds2_adapters.adapters.adapter import Adapter, loaded
 from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter, without_info
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_names
 from nemo_ds2_adapters.adapters.fingerprint import check_base
-from nemo_ds2_adapters.adapters.lifecycle import average_adapters, delete_adapter, list_adapters, rename_adapter
+from nemo_ds2_adapters.adapters.lifecycle import average_adapters, delete_adapter, rename_adapter
 from nemo_ds2_adapters.cli.sources import Findings, Progress, Row, WithoutHistory, described, row
 from nemo_ds2_adapters.errors import AdapterFileError, InputError, naming
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo

@@ -1,6 +1,7 @@
 """The command that starts the service."""
 
 import os
+from dataclasses import fields
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +59,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve recognition with everybody's adapter, and the training of adapters, over HTTP, with a page to try it."""
+    options = dict(locals())  # by name, as the settings have them too
     needed = {name: "serve" for name in NEEDED} | ({"ray": "ray"} if cluster else {})
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
@@ -71,9 +73,10 @@ def serve(
     if cluster and cluster_address is None and replicas > cores:
         raise InputError(f"--replicas {replicas}: this machine has {cores} cores, and each replica needs one")
     if cluster and cluster_address is not None:
-        from nemo_ds2_adapters.cluster.settings import ClusterSettings
+        from nemo_ds2_adapters.cluster.settings import check_address, check_reachable
 
-        ClusterSettings(cluster_address).check_reachable()  # before a model is loaded
+        check_address(cluster_address, shown := f"--cluster-address {cluster_address}")
+        check_reachable(cluster_address, shown)  # before a model is loaded
     if model is None:
         model, prior = DEMO / "base.nemo", prior or DEMO / "prior.pt"
         if not model.is_file():
@@ -83,27 +86,8 @@ def serve(
     from nemo_ds2_adapters.serving.auth import read_tokens
     from nemo_ds2_adapters.serving.settings import ServiceSettings
 
-    settings = ServiceSettings(
-        model=model,
-        store=Path(store),
-        prior=prior,
-        lm=lm,
-        prompts=prompts,
-        host=host,
-        port=port,
-        allow_origin=tuple(allow_origin or ()),
-        keep_recordings=keep_recordings,
-        max_upload_mb=max_upload_mb,
-        max_seconds=max_seconds,
-        upload_seconds=upload_seconds,
-        requests_per_minute=requests_per_minute,
-        batch_size=batch_size,
-        wait_ms=wait_ms,
-        queue_size=queue_size,
-        resident=resident,
-        training_threads=training_threads,
-        training_niceness=training_niceness,
-    )
+    options |= {"model": model, "store": Path(store), "prior": prior, "allow_origin": tuple(allow_origin or ())}
+    settings = ServiceSettings(**{field.name: options[field.name] for field in fields(ServiceSettings)})
     tokens = read_tokens(token_file)
     from nemo_ds2_adapters.serving.base import ServedBase
     from nemo_ds2_adapters.serving.http import server

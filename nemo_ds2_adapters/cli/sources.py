@@ -160,10 +160,11 @@ class FileSource(WithoutHistory):
         return [row(adapter) for adapter in self._adapters.values() if adapter.name.startswith(prefix)]
 
     def about(self, name: str, version: int | None) -> Row:
-        return described(self._find(name, version), self.format)
+        return described(self.get(name, version), self.format)
 
     def get(self, name: str, version: int | None) -> Adapter:
-        return self._find(name, version)
+        self.refuse(version=version)
+        return find_adapter(self._adapters, name, self.path)
 
     def take(self, adapter: Adapter, label: str, name: str | None, any_base: bool) -> str:
         """Refused: a file says about all its adapters at once for which base and person they are."""
@@ -171,7 +172,7 @@ class FileSource(WithoutHistory):
 
     def rename(self, old: str, new: str) -> None:
         """The order stays."""
-        chosen = self._find(old)
+        chosen = self.get(old, None)
         other = renamed(chosen, new, list(self._adapters))
         self._write(other if adapter is chosen else adapter for adapter in self._adapters.values())
 
@@ -181,7 +182,7 @@ class FileSource(WithoutHistory):
 
     def delete(self, name: str, version: int | None) -> None:
         """The last one stays."""
-        chosen = self._find(name, version)
+        chosen = self.get(name, version)
         if len(self._adapters) == 1:
             raise InputError(f"{self.path}: {name!r} is the only adapter in it, remove the file instead")
         self._write(adapter for adapter in self._adapters.values() if adapter is not chosen)
@@ -189,10 +190,6 @@ class FileSource(WithoutHistory):
     def verify(self, on_progress: Progress) -> Findings:
         """They were checked when the file was read."""
         return Findings(len(self._adapters), [], [])
-
-    def _find(self, name: str, version: int | None = None) -> Adapter:
-        self.refuse(version=version)
-        return find_adapter(self._adapters, name, self.path)
 
     def _write(self, adapters: Iterable[Adapter]) -> None:
         write_adapters(adapters, self.path, self.format)

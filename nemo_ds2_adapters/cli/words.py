@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
+from nemo_ds2_adapters.cli.options import JsonOption
 from nemo_ds2_adapters.cli.output import busy, say, show_json
 from nemo_ds2_adapters.errors import InputError
 from nemo_ds2_adapters.formats.atomic import check_not_input
 from nemo_ds2_adapters.store.store import AdapterStore
 from nemo_ds2_adapters.store.words import checked_words
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def words(

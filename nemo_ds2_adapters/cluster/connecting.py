@@ -10,7 +10,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyb
 
 import ray
 
-from nemo_ds2_adapters.cluster.settings import ClusterSettings
+from nemo_ds2_adapters.cluster.settings import ClusterSettings, check_reachable
 from nemo_ds2_adapters.errors import InputError
 
 
@@ -25,7 +25,8 @@ def connected(settings: ClusterSettings) -> Iterator[int]:
         InputError: there is no such cluster, it cannot be reached, or has no room for so many workers.
     """
     address = settings.address
-    settings.check_reachable()
+    if address is not None:
+        check_reachable(address, f"cluster {address}")
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
     if address is None and settings.workers is not None:
         own["num_cpus"] = settings.workers * settings.cores
@@ -33,7 +34,7 @@ def connected(settings: ClusterSettings) -> Iterator[int]:
         # What a worker cannot do, it answers.
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"cluster.address={address}: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"cluster {address}: {' '.join(str(error).split())[:300]}") from error
     try:
         nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
         room = sum(int(cores // settings.cores) for cores in nodes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Self
 
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.errors import InputError
 
 NEEDED = ("ray", "pyarrow")
@@ -25,30 +26,11 @@ class ClusterSettings:
     cores: int = 1  # of each
 
     def __post_init__(self) -> None:
-        if not isinstance(self.address, str | None) or (self.address is not None and not self._is_address()):
-            raise InputError(f"cluster.address={self.address}: expected HOST:PORT of a running cluster, auto or null")
+        if self.address is not None:
+            check_address(self.address, f"cluster.address={self.address}")
         if self.workers is not None:
-            _check_count("workers", self.workers)
-        _check_count("cores", self.cores)
-
-    def _is_address(self) -> bool:
-        host, _, port = str(self.address).rpartition(":")
-        return self.address == "auto" or bool(host and "/" not in host and port.isdecimal() and int(port) < 65536)
-
-    def check_reachable(self) -> None:
-        """Make sure that somebody listens at an address, for which Ray itself tries a minute.
-
-        Raises:
-            InputError: nobody does.
-        """
-        if self.address is None or self.address == "auto":
-            return
-        host, _, port = self.address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except OSError as error:
-            reason = error.strerror or "no answer"
-            raise InputError(f"cluster.address={self.address}: no cluster can be reached there ({reason})") from error
+            check_whole("cluster.workers", self.workers, 1)
+        check_whole("cluster.cores", self.cores, 1)
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Self | None:
@@ -69,10 +51,30 @@ class ClusterSettings:
         if missing:
             raise InputError(f"cluster=ray: {' and '.join(missing)} missing; pip install 'nemo_ds2_adapters[ray]'")
         found = cls(section["address"], section["workers"], section["cores"])
-        found.check_reachable()
+        if found.address is not None:
+            check_reachable(found.address, f"cluster.address={found.address}")
         return found
 
 
-def _check_count(key: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"cluster.{key}={value}: expected a whole number of at least 1")
+def check_address(address: Any, shown: str) -> None:
+    """Refuse (InputError) what is no address of a cluster; `shown` is how it was given."""
+    host, _, port = str(address).rpartition(":")
+    is_place = host and "/" not in host and port.isdecimal() and int(port) < 65536
+    if not isinstance(address, str) or not (address == "auto" or is_place):
+        raise InputError(f"{shown}: expected HOST:PORT of a running cluster, or auto")
+
+
+def check_reachable(address: str, shown: str) -> None:
+    """Make sure that somebody listens at an address, for which Ray itself tries a minute; `shown` is how it was given.
+
+    Raises:
+        InputError: nobody does.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or "no answer"
+        raise InputError(f"{shown}: no cluster can be reached there ({reason})") from error

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf, open_dict
 from nemo_ds2_adapters.adapters.blocks import adapter_blocks, adapter_layer, share_config
 from nemo_ds2_adapters.adapters.fingerprint import base_tensors, describe_base, difference
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.file import write_values
+from nemo_ds2_adapters.formats.atomic import write_atomically
 from nemo_ds2_adapters.formats.nemo_archive import restore_model, save_nemo
 from nemo_ds2_adapters.formats.plain import written_values
 from nemo_ds2_adapters.formats.reading import read_values
+from nemo_ds2_adapters.formats.safe_pickle.saving import saved
 
 STATE_KEY, CONFIG_KEY = "model_state_dict", "config"  # the first is the original's
 OF_TRAINING = ("train_ds", "validation_ds", "test_ds", "optim")  # nothing of the model
@@ -54,7 +55,8 @@ def write_base(model: ASRModel, path: str | PathLike[str]) -> None:
         config: Any = OmegaConf.to_container(model.cfg, resolve=True)
         config = {key: value for key, value in config.items() if key not in OF_TRAINING}
         state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        write_values({STATE_KEY: state, CONFIG_KEY: written_values(config, "the config of the model")}, path)
+        content = {STATE_KEY: state, CONFIG_KEY: written_values(config, "the config of the model")}
+        write_atomically(path, saved(content))
 
 
 def read_base(path: Path) -> ASRModel:

@@ -10,8 +10,9 @@ from nemo.collections.asr.models import ASRModel
 from nemo_ds2_adapters.adapters.adapter import Adapter, renamed
 from nemo_ds2_adapters.adapters.attach import attach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, rename_adapter
 from nemo_ds2_adapters.adapters.names import missing_adapter
 from nemo_ds2_adapters.compat.base_file import check_base_path, make_folder, read_base, replaced_base, write_base
 from nemo_ds2_adapters.errors import InputError, naming

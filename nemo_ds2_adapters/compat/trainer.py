@@ -10,8 +10,8 @@ from nemo_ds2_adapters.adaptation.adapt import adapt
 from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.adapter import is_additive
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.enabling import enabled_names
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.compat.base_file import make_folder
 from nemo_ds2_adapters.compat.manager import AdapterManager, adapter_file_in
 from nemo_ds2_adapters.errors import InputError

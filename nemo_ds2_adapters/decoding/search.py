@@ -10,6 +10,7 @@ import numpy as np
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.collections.asr.parts.utils.rnnt_utils import Hypothesis
 
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.decoding.alignment import following, path_of
 from nemo_ds2_adapters.decoding.beam import Beam, PrefixBeam, Scorer
 from nemo_ds2_adapters.decoding.decoder import Decoder
@@ -51,8 +52,7 @@ class SearchSettings:
         for name in ("lm_weight", "word_bonus", "letter_penalty", "phrase_bonus"):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)}: expected a finite number")
-        if not isinstance(self.beam_size, int) or self.beam_size < 1:
-            raise InputError(f"beam_size={self.beam_size}: expected a whole number of at least 1")
+        check_whole("beam_size", self.beam_size, 1)
 
 
 DEFAULT = SearchSettings()

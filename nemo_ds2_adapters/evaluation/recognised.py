@@ -1,7 +1,6 @@
 """What a model recognises in utterances, beside what was said: with the adapters it has enabled, or per user."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +10,13 @@ from nemo.collections.asr.models import EncDecCTCModel
 from torch import Tensor
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.decoding.search import DEFAULT, Search, SearchSettings
 from nemo_ds2_adapters.evaluation.errors import Score, composed, score
 from nemo_ds2_adapters.recognition.bank import AdapterBank
-from nemo_ds2_adapters.recognition.batches import Failures, Users, check_batch_size, run_batches
+from nemo_ds2_adapters.recognition.batches import Failures, Users, run_batches
 from nemo_ds2_adapters.recognition.serving import bank_of, on_device, serving
 from nemo_ds2_adapters.recognition.users import words_of
 from nemo_ds2_adapters.store.store import AdapterStore
@@ -74,7 +74,7 @@ def recognise(
     store: AdapterStore | AdapterBank | None = None,
     batch_size: int = 16,
     progress: bool = True,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    precision: torch.dtype | None = None,
     default: Adapter | None = None,
     words: Sequence[Sequence[str]] | None = None,
     search: SearchSettings = DEFAULT,
@@ -91,20 +91,20 @@ def recognise(
         store: the users' adapters, or a bank of them; None for those attached to the model.
         batch_size: utterances per batch.
         progress: show a progress bar.
-        autocast: makes the context manager in which a batch is computed.
+        precision: of mixed-precision arithmetic (`torch.autocast`), None for none.
         default: what people get who have no adapter; None refuses them.
         words: for each utterance, personal words; None takes those that the store has of its user. The base is given
             none where there are users.
         search: a language model, for the base too, and how much it and the words count.
     """
-    check_batch_size(batch_size)
+    check_whole("batch_size", batch_size, 1)
     decoder, searching = Decoder(model), Search(model, search)
     bank = None if users is None else bank_of(model, store, batch_size, default)
     numbered_users: Users | None = None if users is None else dict(enumerate(users))
 
     def run(signals: np.ndarray, lengths: np.ndarray, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
         samples, counts = on_device(model, signals, lengths)
-        with autocast():
+        with torch.autocast(samples.device.type, dtype=precision, enabled=precision is not None):
             if users is None or bank is None:
                 log_probs, frames, _ = model(input_signal=samples, input_signal_length=counts)
             else:

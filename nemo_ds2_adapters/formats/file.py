@@ -11,7 +11,7 @@ from nemo_ds2_adapters.errors import InputError, naming
 from nemo_ds2_adapters.formats.atomic import sweep, write_atomically
 from nemo_ds2_adapters.formats.nemo import to_nemo, to_pt
 from nemo_ds2_adapters.formats.original import to_original
-from nemo_ds2_adapters.formats.reading import ORIGINAL, OURS, FilePath, find_adapter, read_adapters
+from nemo_ds2_adapters.formats.reading import NEMO, OURS, FilePath, find_adapter, read_adapters
 from nemo_ds2_adapters.formats.safe_pickle.saving import saved
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def save_adapter(
         AdapterFileError: a weight is not finite, or the file cannot be written; an existing file is untouched.
     """
     from nemo_ds2_adapters.adapters.attached import attached_adapters
-    from nemo_ds2_adapters.adapters.blocks import adapter_names
+    from nemo_ds2_adapters.adapters.blocks import list_adapters
 
-    names = [name] if isinstance(name, str) else adapter_names(model) if name is None else name
+    names = [name] if isinstance(name, str) else list_adapters(model) if name is None else name
     write_adapters(attached_adapters(model, names, metadata), path)
 
 
@@ -78,26 +78,29 @@ def load_adapter(
 
 
 def write_adapters(adapters: Iterable[Adapter], path: FilePath, file_format: str = OURS) -> None:
-    """Write adapters, at least one, to a file, atomically, in the format `OURS`, `NEMO` or `ORIGINAL`.
+    """Write adapters, at least one, to a file, atomically.
+
+    Raises what `adapter_bytes` does; AdapterFileError: the file cannot be written, an existing one is untouched.
+    """
+    with naming(path):
+        content = adapter_bytes(adapters, file_format)
+    sweep(Path(path).parent)
+    write_atomically(path, content)
+
+
+def adapter_bytes(adapters: Iterable[Adapter], file_format: str = OURS) -> bytes:
+    """The file that holds adapters, at least one, in the format `OURS`, `NEMO` or `ORIGINAL`.
 
     Raises:
         InputError: the format cannot hold them: this package's needs to know for which base they were made, the
             original's holds one head; or what they say is not plain values.
-        AdapterFileError: the file cannot be written; an existing one is untouched.
+        AdapterFileError: their weights are of an unusual type.
     """
     adapters = list(adapters)
-    if file_format == ORIGINAL and len(adapters) != 1:
+    if file_format == OURS:
+        return saved(to_pt(adapters))
+    if file_format == NEMO:
+        return saved(to_nemo(adapters))
+    if len(adapters) != 1:
         raise InputError(f"the original's format holds one adapter, not {len(adapters)}")
-    if file_format == ORIGINAL:
-        content = to_original(adapters[0])
-    else:
-        content = to_pt(adapters) if file_format == OURS else to_nemo(adapters)
-    sweep(Path(path).parent)
-    write_values(content, path)
-
-
-def write_values(content: dict[str, Any], path: FilePath) -> None:
-    """Write plain values and tensors as `torch.save` does, atomically; raises what `write_atomically` does."""
-    with naming(path):
-        data = saved(content)
-    write_atomically(path, data)
+    return saved(to_original(adapters[0]))

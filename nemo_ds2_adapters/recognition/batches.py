@@ -36,16 +36,6 @@ class Failures:
             self.on_error(number, str(error))
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse what is no number of utterances.
-
-    Raises:
-        InputError: shows it.
-    """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
-
-
 def run_batches(
     sample_rate: int,
     run: Run,

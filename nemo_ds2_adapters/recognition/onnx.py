@@ -9,9 +9,10 @@ from threading import Lock
 import numpy as np
 import onnxruntime
 
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.data.recordings import AudioSource
 from nemo_ds2_adapters.errors import InputError
-from nemo_ds2_adapters.recognition.batches import Failures, OnError, check_batch_size, run_batches, usable_users
+from nemo_ds2_adapters.recognition.batches import Failures, OnError, run_batches, usable_users
 from nemo_ds2_adapters.recognition.graph import METADATA, Arrays, Graph, check_batch
 from nemo_ds2_adapters.recognition.users import asked_for
 from nemo_ds2_adapters.recognition.windows import check_window_seconds
@@ -77,7 +78,7 @@ class OnnxRecogniser:
         Returns:
             texts, in the order of the input.
         """
-        check_batch_size(batch_size)
+        check_whole("batch_size", batch_size, 1)
         check_window_seconds(max_seconds, overlap_seconds)
         failures, graph = Failures(on_error), self.graph
         count, utterances, users = asked_for(

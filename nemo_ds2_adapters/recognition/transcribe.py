@@ -9,6 +9,7 @@ import numpy as np
 from nemo.collections.asr.models import EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.data.recordings import AudioSource
 from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.decoding.search import DEFAULT, Search, SearchSettings
@@ -17,7 +18,6 @@ from nemo_ds2_adapters.recognition.bank import AdapterBank
 from nemo_ds2_adapters.recognition.batches import (
     Failures,
     OnError,
-    check_batch_size,
     run_batches,
     usable_users,
 )
@@ -85,7 +85,7 @@ def transcribe(
     """
     if not isinstance(model, EncDecCTCModel):
         raise InputError(f"a {type(model).__name__} cannot be used: expected a NeMo CTC model")
-    check_batch_size(batch_size)
+    check_whole("batch_size", batch_size, 1)
     check_window_seconds(max_seconds, overlap_seconds)
     if isinstance(store, str | os.PathLike):
         store = AdapterStore(store, create=False)

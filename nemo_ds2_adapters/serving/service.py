@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event, RLock, Thread
 from typing import Any
 
@@ -11,14 +9,16 @@ import numpy as np
 
 from nemo_ds2_adapters.adapters.users import check_user_id
 from nemo_ds2_adapters.errors import UnknownUserError, UserIdError
+from nemo_ds2_adapters.formats.file import adapter_bytes
 from nemo_ds2_adapters.serving.auth import RateLimit, Tokens
 from nemo_ds2_adapters.serving.base import Kind, ServedBase
-from nemo_ds2_adapters.serving.jobs import Job, Jobs
 from nemo_ds2_adapters.serving.metrics import Metrics
 from nemo_ds2_adapters.serving.prompts import SHIPPED, read_prompts
 from nemo_ds2_adapters.serving.recognition import Recognition
 from nemo_ds2_adapters.serving.recordings import Recording, Recordings
-from nemo_ds2_adapters.serving.worker import Worker, WorkerSettings
+from nemo_ds2_adapters.serving.training.job import Job
+from nemo_ds2_adapters.serving.training.jobs import Jobs
+from nemo_ds2_adapters.serving.training.worker import Worker, WorkerSettings
 from nemo_ds2_adapters.store.store import PRIOR
 
 SWEEP_SECONDS = 3600.0  # between looks for recordings that are older than they are kept
@@ -115,10 +115,7 @@ class Service:
         """
         if not self.store.has(user):
             raise UnknownUserError("there is no adapter of this user")
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "adapter.pt"
-            self.store.export(user, path)
-            return path.read_bytes()
+        return adapter_bytes([self.store.look_into(user)[1]])
 
     def erase(self, user: str) -> bool:
         """Forget a person: adapter, words, recordings, activations, job; whether there was anything."""

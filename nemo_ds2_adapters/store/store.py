@@ -320,11 +320,11 @@ def _taken(source: Any, user_id: str, name: str | None) -> tuple[Adapter, str]:
             raise InputError(f"{source}: holds {len(adapters)} adapters: choose one with name=")
         return find_adapter(adapters, name or next(iter(adapters)), source), str(source)
     from nemo_ds2_adapters.adapters.attached import attached_adapter
-    from nemo_ds2_adapters.adapters.blocks import adapter_names
+    from nemo_ds2_adapters.adapters.blocks import list_adapters
 
     if name is None:
         name = adapter_name_for_user(user_id)
-        if name not in (names := adapter_names(source)):
+        if name not in (names := list_adapters(source)):
             message = str(missing_adapter(name, names))
             raise AdapterNameError(f"user {user_id!r}: {message}; choose another adapter with name=")
     return attached_adapter(source, name), "the model"

@@ -12,6 +12,7 @@ import soxr
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.decoding.decoder import Decoder
 from nemo_ds2_adapters.decoding.greedy import GreedyDecoder
 from nemo_ds2_adapters.decoding.incremental import IncrementalDecoder
@@ -73,8 +74,7 @@ class Recogniser:
         is_number = isinstance(pause_seconds, Real)
         if not is_number or not pause_seconds > 0:
             raise InputError(f"pause_seconds={pause_seconds}: expected a number above 0, inf for no pauses")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size={batch_size}: expected a whole number of at least 1")
+        check_whole("batch_size", batch_size, 1)
         self.model = model.eval()
         self.bank = bank
         self.sample_rate = int(model.cfg.sample_rate)

@@ -12,9 +12,8 @@ from nemo.collections.asr.modules import SpectrogramAugmentation
 
 from nemo_ds2_adapters.adaptation.adapt import adapt
 from nemo_ds2_adapters.adaptation.report import Adaptation
-from nemo_ds2_adapters.adapters.blocks import adapter_parts
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.errors import InputError
 
 QUICK = {

@@ -19,8 +19,8 @@ from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adapters.adapter import Adapter, zero
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.data import audio
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.data.speakers import read_speakers
@@ -302,7 +302,7 @@ def test_a_group_is_a_function_of_its_arguments(
         ({"folds": 1}, "model.adapter.folds=1: at least 2"),
         ({"users_at_once": 0}, "model.adapter.users_at_once=0: expected a whole number of at least 1"),
         ({"max_steps": 5}, "trainer.max_steps=5 does not go with cross-validation"),
-        ({"precision": "bf16-mixed"}, "trainer.precision=bf16-mixed: many speakers are adapted in 32-true or 64-true"),
+        ({"precision": "bf16-mixed"}, "trainer.precision=bf16-mixed: expected 32-true or 64-true"),
     ],
 )
 def test_settings_that_do_not_fit(run, lines: list[dict], tmp_path: Path, settings: dict, message: str) -> None:

@@ -20,9 +20,9 @@ from nemo_ds2_adapters.adaptation.one_speaker import adapt_speaker, keep_base
 from nemo_ds2_adapters.adaptation.report import Adaptation
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 

@@ -7,7 +7,7 @@ from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.start import new_adapter, starting_adapter
 from nemo_ds2_adapters.adapters.attach import add_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import save_adapter
 from nemo_ds2_adapters.modules import MLPAdapterConfig, MLPHeadAdapterConfig

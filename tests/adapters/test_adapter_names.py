@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch.nn import ModuleDict
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.names import (
     check_adapter_name,
     check_reloadable,

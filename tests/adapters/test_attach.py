@@ -8,8 +8,7 @@ from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter, merge_global_cfg
-from nemo_ds2_adapters.adapters.blocks import adapter_parts
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters
 from nemo_ds2_adapters.errors import AdapterNameError, InputError
 from nemo_ds2_adapters.modules import MLPAdapterConfig
 

@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters, rename_adapter
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, rename_adapter
 from nemo_ds2_adapters.errors import AdapterNameError
 
 

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_parts, module_prefix
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters, module_prefix
 from nemo_ds2_adapters.adapters.enabling import enable_adapters, enabled_adapters, enabled_names, forward_both
 from nemo_ds2_adapters.adapters.lifecycle import (
     average_adapters,
     copy_adapter,
     delete_adapter,
-    list_adapters,
     rename_adapter,
 )
 from nemo_ds2_adapters.errors import AdapterNameError, InputError

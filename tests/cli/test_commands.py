@@ -14,7 +14,7 @@ import torch
 from nemo.collections.asr.models import ASRModel, EncDecCTCModel
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user
 from nemo_ds2_adapters.cli import main
 from nemo_ds2_adapters.formats.file import save_adapter

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.cli.app import import_command
 from nemo_ds2_adapters.cli.model_source import ModelSource
 from nemo_ds2_adapters.cli.sources import FileSource

@@ -96,7 +96,7 @@ def test_connecting(address: str) -> None:
     ):
         pass
     with (
-        pytest.raises(InputError, match=r"cluster.address=127.0.0.1:9: no cluster can be reached there"),
+        pytest.raises(InputError, match=r"cluster 127.0.0.1:9: no cluster can be reached there"),
         connected(ClusterSettings("127.0.0.1:9")),
     ):
         pass

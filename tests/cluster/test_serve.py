@@ -232,8 +232,11 @@ def test_a_stream_stays_with_its_replica(cluster: Cluster) -> None:
         (["--replicas", "2"], "--cluster-address and --replicas go with --cluster ray"),
         (["--cluster", "ray", "--replicas", "0"], "--replicas 0: expected at least 1"),
         (["--cluster", "ray", "--replicas", "1000"], "--replicas 1000: this machine has"),
-        (["--cluster", "ray", "--cluster-address", "127.0.0.1:1"], "127.0.0.1:1: no cluster can be reached there"),
-        (["--cluster", "ray", "--cluster-address", "nowhere"], "address=nowhere: expected HOST:PORT"),
+        (
+            ["--cluster", "ray", "--cluster-address", "127.0.0.1:1"],
+            "--cluster-address 127.0.0.1:1: no cluster can be reached there",
+        ),
+        (["--cluster", "ray", "--cluster-address", "nowhere"], "--cluster-address nowhere: expected HOST:PORT"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:

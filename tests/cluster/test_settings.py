@@ -32,7 +32,7 @@ def test_none_unless_asked_for() -> None:
         ({**RAY, "workers": 0}, "cluster.workers=0: expected a whole number of at least 1"),
         ({**RAY, "workers": "two"}, "cluster.workers=two: expected a whole number"),
         ({**RAY, "cores": 0.5}, "cluster.cores=0.5: expected a whole number"),
-        ({**RAY, "address": "head"}, "cluster.address=head: expected HOST:PORT of a running cluster, auto or null"),
+        ({**RAY, "address": "head"}, "cluster.address=head: expected HOST:PORT of a running cluster, or auto"),
         ({**RAY, "address": "ray://head:10001"}, "cluster.address=ray://head:10001: expected HOST:PORT"),
         ({**RAY, "address": 7}, "cluster.address=7: expected HOST:PORT"),
     ],

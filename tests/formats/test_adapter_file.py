@@ -14,10 +14,9 @@ from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adapters.adapter import with_metadata
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.adapters.blocks import adapter_parts
+from nemo_ds2_adapters.adapters.blocks import adapter_parts, list_adapters
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.errors import AdapterFileError, AdapterNameError, BaseMismatchError, InputError
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter, write_adapters
 from nemo_ds2_adapters.formats.reading import inspect_adapter, read_adapters

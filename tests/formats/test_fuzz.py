@@ -8,7 +8,8 @@ import pytest
 import torch
 from nemo.collections.common.parts.adapter_modules import LinearAdapterConfig
 
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
 from nemo_ds2_adapters.errors import AdapterFileError
 from nemo_ds2_adapters.formats.file import load_adapter, save_adapter
 from nemo_ds2_adapters.formats.reading import inspect_adapter

@@ -14,7 +14,7 @@ import torch
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 
 from nemo_ds2_adapters.adapters.attach import add_adapter
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.cli.app import verify
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.formats.file import save_adapter

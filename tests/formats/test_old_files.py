@@ -7,9 +7,9 @@ import torch
 
 from nemo_ds2_adapters.adapters.attach import detach
 from nemo_ds2_adapters.adapters.attached import attached_adapter
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.formats.file import load_adapter, write_adapters
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
 from nemo_ds2_adapters.formats.reading import OURS, inspect_adapter, look_into, read_adapters

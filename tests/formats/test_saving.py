@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from nemo_ds2_adapters.adapters.adapter import Adapter, loaded, mean
 from nemo_ds2_adapters.adapters.stored import ITEM_SIZES, StoredTensor, stored
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
-from nemo_ds2_adapters.formats.file import write_values
-from nemo_ds2_adapters.formats.reading import read_values
+from nemo_ds2_adapters.formats.file import write_adapters
+from nemo_ds2_adapters.formats.reading import NEMO, read_values
 from nemo_ds2_adapters.formats.safe_pickle.saving import ALIGNMENT, saved
 
 FRACTIONS = [name for name in ITEM_SIZES if "float" in name]
@@ -80,7 +80,7 @@ def test_our_reader_finds_what_it_finds_in_a_file_of_torch(
 ) -> None:
     content = {"values": values, "adapter": OrderedDict(weights)}
     ours, theirs = (tmp_path_factory.getbasetemp() / name for name in ("ours.pt", "theirs.pt"))
-    write_values(content, ours)
+    ours.write_bytes(saved(content))
     theirs.write_bytes(through_torch({**content, "adapter": {k: v.contiguous() for k, v in weights.items()}}))
     assert same(read_values(ours), read_values(theirs))
 
@@ -88,7 +88,7 @@ def test_our_reader_finds_what_it_finds_in_a_file_of_torch(
 def test_a_mapped_file(tmp_path: Path) -> None:
     weights = {"a": torch.randn(3, 5), "b": torch.randn(7).double()}
     path = tmp_path / "a.pt"
-    write_values(weights, path)
+    path.write_bytes(saved(weights))
     assert same(torch.load(path, weights_only=True, mmap=True), weights)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
@@ -100,9 +100,9 @@ def test_a_mapped_file(tmp_path: Path) -> None:
 def test_what_no_reader_would_take(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     with pytest.raises(InputError, match="600 digits"):
-        write_values({"metadata": 2**2040}, path)
+        saved({"metadata": 2**2040})
     with pytest.raises(AdapterFileError, match=r"a\.pt: is complex64, which"):
-        write_values({"weight": torch.ones(2, dtype=torch.complex64)}, path)
+        write_adapters([Adapter("a", {}, {"p": {"w": torch.ones(2, dtype=torch.complex64)}})], path, NEMO)
     assert not list(tmp_path.iterdir())
 
 

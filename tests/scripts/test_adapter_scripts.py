@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from nemo.collections.asr.metrics.wer import word_error_rate
 
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.users import adapter_name_for_user
 from nemo_ds2_adapters.formats.reading import inspect_adapter
 

@@ -179,9 +179,14 @@ def test_names_do_not_reach_the_terminal_raw(call_script, evaluation: DictConfig
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("trainer.precision", "8", "trainer.precision=8: expected one of 32, 64, 16-mixed, bf16-mixed"),
-        ("trainer.accelerator", "tpu", "trainer.accelerator=tpu: expected auto"),
-        ("trainer.devices", 2, "trainer.devices=2: evaluation runs on one"),
+        ("trainer.precision", "8", "trainer: Precision '8' is invalid"),
+        (
+            "trainer.precision",
+            "bf16-true",
+            "trainer.precision=bf16-true: expected 32-true, 64-true, 16-mixed or bf16-mixed",
+        ),
+        ("trainer.accelerator", "abacus", "trainer: You selected an invalid accelerator name"),
+        ("trainer.devices", 2, "trainer.devices=2: this runs on one device"),
         ("model.test_ds.batch_size", 0, "batch_size=0: expected a whole number"),
         ("model.test_ds.max_duration", 1.0, "model.test_ds.max_duration: evaluation takes every utterance as it is"),
         ("model.adapter.adapter_name", "bob", "adapter_name=bob: the model has no such adapter, its adapters are ann"),

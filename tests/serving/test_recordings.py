@@ -12,10 +12,11 @@ from nemo.collections.asr.models import EncDecCTCModel
 from nemo_ds2_adapters import AdapterStore
 from nemo_ds2_adapters.data.manifest import read_manifest
 from nemo_ds2_adapters.serving import recordings
-from nemo_ds2_adapters.serving.jobs import FILE, Job, Jobs
 from nemo_ds2_adapters.serving.metrics import Metrics
 from nemo_ds2_adapters.serving.recordings import DAY, Recordings
 from nemo_ds2_adapters.serving.refusal import Refusal
+from nemo_ds2_adapters.serving.training.job import Job
+from nemo_ds2_adapters.serving.training.jobs import FILE, Jobs
 
 
 def noise(seed: int, seconds: float = 1.0) -> np.ndarray:

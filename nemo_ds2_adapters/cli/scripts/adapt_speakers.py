@@ -17,11 +17,12 @@ from nemo_ds2_adapters.adaptation.lightning_fit import place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.plan import Plan
 from nemo_ds2_adapters.adaptation.report import REPORTS, SpeakerResult, outcomes, table, write_reports
-from nemo_ds2_adapters.adaptation.settings import Settings, check_whole
+from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import PriorSettings
 from nemo_ds2_adapters.adaptation.voice_prior.prior import check_fits, chosen_prior
 from nemo_ds2_adapters.adapters.fingerprint import fingerprint
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command, make_folder
 from nemo_ds2_adapters.cluster.settings import ClusterSettings

@@ -1,20 +1,18 @@
 """Evaluate an adapter of a model, or its base; or many people's adapters, each on its own utterances."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import torch
 from nemo.collections.asr.models import ASRModel
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
+from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
-from nemo_ds2_adapters.adapters.lifecycle import list_adapters
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.scripts.decoding import search_settings, words_for_all
 from nemo_ds2_adapters.cli.scripts.script import files_read, hydra_command, make_folder_of
@@ -35,13 +33,6 @@ from nemo_ds2_adapters.store.store import AdapterStore
 MANIFEST = "model.test_ds.manifest_filepath"
 # Of NeMo's data sections: what would change utterances, or leave some out. Here every one is taken as it is.
 REFUSED = ("max_duration", "min_duration", "max_utts", "trim_silence", "channel_selector", "augmentor", "is_tarred")
-# Of weights and of arithmetic, by Lightning's names.
-PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
-    "32": (torch.float32, None),
-    "64": (torch.float64, None),
-    "16-mixed": (torch.float32, torch.float16),
-    "bf16-mixed": (torch.float32, torch.bfloat16),
-}
 
 
 @hydra_command("asr_adapters/asr_evaluation", "asr_adapters/asr_adaptation")
@@ -58,9 +49,9 @@ def main(cfg: DictConfig) -> None:
     default = read_adapter(cfg.adapter_default) if cfg.adapter_default else None
     words, search = words_for_all(cfg, len(utterances)), search_settings(cfg)
     output = output_path(cfg, "users" if adapter is None else adapter.name or "base", utterances)
-    device, dtype, autocast = arithmetic(cfg.trainer)
 
-    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model).to(device, dtype)
+    model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
+    precision = place(model, dict(cfg.trainer), mixed=True)
     check_adapters(model, adapter, users, store, cfg)
     check_vocabulary(utterances, MANIFEST, model)
     progress = cfg.trainer.enable_progress_bar
@@ -69,7 +60,7 @@ def main(cfg: DictConfig) -> None:
         say(line)
     with nullcontext() if adapter is None else enabled_adapters(model, adapter.name):
         size = cfg.model.test_ds.batch_size
-        results = recognise(model, utterances, users, store, size, progress, autocast, default, words, search)
+        results = recognise(model, utterances, users, store, size, progress, precision, default, words, search)
     report.write_lines([result.line() for result in results], output)
     if adapter is None:
         show_comparison(results, output)
@@ -114,25 +105,6 @@ def output_path(cfg: DictConfig, name: str, utterances: Sequence[Utterance]) -> 
         check_not_input(path, {**files_read(cfg, MANIFEST), **recordings})
     make_folder_of(output, f"output_filename={output}")
     return output
-
-
-def arithmetic(trainer: DictConfig) -> tuple[str, torch.dtype, Callable[[], AbstractContextManager[Any]]]:
-    """Device, precision of the weights and of the arithmetic, as NeMo's section `trainer` says them."""
-    has_gpu = torch.cuda.is_available()
-    kinds = {"auto": "cuda" if has_gpu else "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
-    kind = kinds.get(trainer.accelerator)
-    if kind is None or (kind == "cuda" and not has_gpu):
-        found = "auto, cpu or gpu" if has_gpu else "auto or cpu, there is no CUDA device"
-        raise InputError(f"trainer.accelerator={trainer.accelerator}: expected {found}")
-    devices = [0] if trainer.devices in ("auto", 1, -1) else trainer.devices
-    if not isinstance(devices, Sequence) or len(devices) != 1 or not isinstance(devices[0], int):
-        raise InputError(f"trainer.devices={trainer.devices}: evaluation runs on one, give 1 or [its number]")
-    device = "cpu" if kind == "cpu" else f"cuda:{devices[0]}"
-    precision = str(trainer.precision).removesuffix("-true")
-    if precision not in PRECISIONS:
-        raise InputError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
-    dtype, mixed = PRECISIONS[precision]
-    return device, dtype, nullcontext if mixed is None else partial(torch.autocast, kind, dtype=mixed)
 
 
 def check_adapters(

@@ -5,8 +5,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.adaptation.fit_settings import some_within
-from nemo_ds2_adapters.adaptation.settings import check_optim, check_seed, check_whole
+from nemo_ds2_adapters.adaptation.settings import check_optim, check_seed
 from nemo_ds2_adapters.base_training.fit import frequent_characters, train_base
+from nemo_ds2_adapters.checks import check_whole
 from nemo_ds2_adapters.cli.output import say
 from nemo_ds2_adapters.cli.scripts.script import hydra_command
 from nemo_ds2_adapters.data.manifest import read_manifest

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 from nemo_ds2_adapters.serving.http.callers import Calling, Serving
 from nemo_ds2_adapters.serving.http.problems import responses
 from nemo_ds2_adapters.serving.http.users import JobView
-from nemo_ds2_adapters.serving.jobs import Job
 from nemo_ds2_adapters.serving.prompts import choose_prompts
 from nemo_ds2_adapters.serving.refusal import Refusal
+from nemo_ds2_adapters.serving.training.job import Job
 from nemo_ds2_adapters.version import __version__
 
 EVENT_SECONDS = 0.25  # between looks at a job

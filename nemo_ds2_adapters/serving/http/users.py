@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from nemo_ds2_adapters.serving.base import Kind
 from nemo_ds2_adapters.serving.http.callers import About, Serving
 from nemo_ds2_adapters.serving.http.problems import responses
-from nemo_ds2_adapters.serving.jobs import Job, State
 from nemo_ds2_adapters.serving.recordings import Recording
+from nemo_ds2_adapters.serving.training.job import Job, State
 
 router = APIRouter(prefix="/v1/users/{user}", tags=["people"])
 

@@ -30,7 +30,8 @@ from nemo_ds2_adapters.adaptation.voice_prior.prior import (
     weights_hash,
 )
 from nemo_ds2_adapters.adapters.adapter import with_metadata, zero
-from nemo_ds2_adapters.adapters.lifecycle import delete_adapter, list_adapters
+from nemo_ds2_adapters.adapters.blocks import list_adapters
+from nemo_ds2_adapters.adapters.lifecycle import delete_adapter
 from nemo_ds2_adapters.data.speakers import Speaker, read_speakers
 from nemo_ds2_adapters.errors import AdapterFileError, InputError
 from nemo_ds2_adapters.evaluation.errors import Score

@@ -2,14 +2,13 @@
 
 import json
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
 from threading import Condition, RLock, Thread
-from typing import Any, Literal
+from typing import Any
 
 from nemo_ds2_adapters.errors import InputError, NemoDs2Error
 from nemo_ds2_adapters.formats.atomic import write_atomically
@@ -18,10 +17,10 @@ from nemo_ds2_adapters.serving.logs import log
 from nemo_ds2_adapters.serving.metrics import Metrics
 from nemo_ds2_adapters.serving.recordings import Recording, Recordings
 from nemo_ds2_adapters.serving.refusal import Refusal, busy
-from nemo_ds2_adapters.serving.worker import Task, Worker, WorkerDiedError
+from nemo_ds2_adapters.serving.training.job import Job, State, read_job
+from nemo_ds2_adapters.serving.training.worker import Task, Worker, WorkerDiedError
 from nemo_ds2_adapters.store.store import AdapterStore
 
-State = Literal["queued", "running", "done", "failed", "erased"]
 FILE = "job.json"
 MODE = 0o600
 MOST_WAITING = 100  # jobs
@@ -29,36 +28,6 @@ MOST_STARTS = 3  # of one job: the process that does it may die
 LEAST_RECORDINGS = 2
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Job:
-    """The training of one person's adapter."""
-
-    user: str
-    id: str = field(default_factory=lambda: secrets.token_hex(16))
-    state: State = "queued"
-    created: float = field(default_factory=time.time)  # seconds since 1970, as all times here
-    started: float | None = None
-    trained_since: float | None = None  # when the worker has begun, which may have had to load the model before
-    ended: float | None = None
-    starts: int = 0
-    stage: str = "waiting"
-    share: float = 0.0  # of the work that is done, 0 to 1
-    result: dict[str, Any] | None = None  # of a job that is done: what is kept, and why
-    problem: dict[str, str] | None = None  # of a job that has failed: `code` and `detail`
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.state in ("done", "failed", "erased")
-
-    @property
-    def seconds_left(self) -> float | None:
-        """As far as can be told."""
-        if self.state != "running" or self.trained_since is None or not self.share:
-            return None
-        return (time.time() - self.trained_since) * (1 - self.share) / self.share
 
 
 class Jobs:
@@ -149,7 +118,7 @@ class Jobs:
     def _resume(self) -> None:
         for path in self._store.cached(FILE):
             try:
-                job = _read(path)
+                job = read_job(path)
             except (OSError, ValueError, TypeError, KeyError) as error:  # of another version, or damaged
                 logger.warning("a training is forgotten, its file cannot be read: %s", type(error).__name__)
                 continue
@@ -257,8 +226,3 @@ class Jobs:
 def _check_enough(recordings: Sequence[Recording]) -> None:
     if len(recordings) < LEAST_RECORDINGS:
         raise InputError(f"{len(recordings)} recordings of this user, at least {LEAST_RECORDINGS} are needed")
-
-
-def _read(path: Path) -> Job:
-    values = json.loads(path.read_text("utf-8"))
-    return Job(**{one.name: values[one.name] for one in fields(Job)})

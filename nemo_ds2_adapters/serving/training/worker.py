@@ -92,7 +92,7 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
     os.nice(settings.niceness)
     logging.disable(logging.WARNING)  # NeMo's long notes on schedules
     threading.Thread(target=_end_with_the_service, daemon=True).start()
-    from nemo_ds2_adapters.serving.training import Trainer
+    from nemo_ds2_adapters.serving.training.trainer import Trainer
 
     with own_temporary_folder(), suppress(EOFError):
         trainer = Trainer(settings)

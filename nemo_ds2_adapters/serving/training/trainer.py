@@ -18,7 +18,7 @@ from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.speakers import Speaker
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
-from nemo_ds2_adapters.serving.worker import Task, WorkerSettings
+from nemo_ds2_adapters.serving.training.worker import Task, WorkerSettings
 from nemo_ds2_adapters.store.store import AdapterStore
 
 CONFIG = "asr_adapters/speaker_adaptation"
