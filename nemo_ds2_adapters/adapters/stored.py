@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,9 +45,8 @@ class Storage:
         """How many numbers there are."""
         return len(self.content) // self.itemsize
 
-    @cached_property
     def numbers(self) -> Tensor:
-        """All of them; the tensors share their memory, and that of the bytes if these can be written."""
+        """All of them, in the memory of the bytes, if these can be written."""
         import torch
 
         dtype = getattr(torch, self.dtype)
@@ -67,7 +66,7 @@ class StoredTensor:
     @classmethod
     def of_bytes(cls, content: Bytes, dtype: str, shape: tuple[int, ...]) -> StoredTensor:
         """Numbers that lie one after the other."""
-        return cls(Storage(content, dtype), 0, shape, tuple(prod(shape[i + 1 :]) for i in range(len(shape))))
+        return cls(Storage(content, dtype), 0, shape, _dense_stride(shape))
 
     @classmethod
     def of_array(cls, numbers: np.ndarray, dtype: str) -> StoredTensor:
@@ -114,12 +113,14 @@ class StoredTensor:
 
     def tensor(self) -> Tensor:
         """It itself."""
-        return self.storage.numbers.as_strided(self.shape, self.stride, self.offset)
+        return self.storage.numbers().as_strided(self.shape, self.stride, self.offset)
 
     def _bits(self) -> np.ndarray:
         import numpy as np
 
         numbers = np.frombuffer(self.storage.content, _numpy_type(self.dtype))[self.offset :]
+        if self.stride == _dense_stride(self.shape):  # as nearly always, and done faster
+            return numbers[: self.numel()].reshape(self.shape)
         strides = [step * self.storage.itemsize for step in self.stride]
         return np.lib.stride_tricks.as_strided(numbers, self.shape, strides, writeable=False)
 
@@ -136,6 +137,11 @@ def stored(value: Any) -> StoredTensor:
     numbers = value.detach().cpu()
     bits = numbers.view(torch.int16) if dtype == "bfloat16" else numbers  # which NumPy lacks
     return StoredTensor.of_bytes(_dense(bits.numpy()), dtype, tuple(value.shape))
+
+
+@lru_cache(maxsize=256)  # adapters of one architecture have the same few
+def _dense_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def _dense(numbers: np.ndarray) -> memoryview:
