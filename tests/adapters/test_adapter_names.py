@@ -85,4 +85,5 @@ def test_nearest_legal_name() -> None:
 
 
 def test_all_attributes_of_torchs_container_are_known() -> None:
-    assert [name for name in dir(ModuleDict()) if illegal_reason(name) is None] == []
+    names = [name for name in dir(ModuleDict()) if not name.startswith("___")]  # those are torch.compile's marks
+    assert [name for name in names if illegal_reason(name) is None] == []

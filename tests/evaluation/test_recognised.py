@@ -1,8 +1,6 @@
 """What is recognised in utterances, and how many errors that makes."""
 
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +110,8 @@ def test_arithmetic(model, attach, utterances: list[Utterance], users) -> None:
     attach(model, "first")
     seen = []
     model.encoder.layers[-1].register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
-    for autocast in (nullcontext, partial(torch.autocast, "cpu", dtype=torch.bfloat16)):
-        recognise(model, utterances, users, progress=False, autocast=autocast)
+    for precision in (None, torch.bfloat16):
+        recognise(model, utterances, users, progress=False, precision=precision)
     assert set(seen[: len(seen) // 2]) == {False} and set(seen[len(seen) // 2 :]) == {True}
     with enabled_adapters(model, None):
         assert len(recognise(model.double(), utterances, users, progress=False)) == 4
