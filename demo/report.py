@@ -50,7 +50,7 @@ def write_reports(people: Sequence[Person], folder: Path) -> None:
     axes.set_title("A personal adapter by how much a person has said (dotted: the base)")
     axes.set_ylim(0, None)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(framealpha=1, edgecolor="none")  # lines pass behind it
     file = io.BytesIO()
     figure.savefig(file, dpi=150)
     write_atomically(folder / "report.png", file.getvalue())
