@@ -21,16 +21,12 @@ from nemo_ds2_adapters.errors import InputError
 FINGERPRINT = "base_fingerprint"
 
 
-def place(model: ASRModel, arguments: Mapping[str, Any], mixed: bool = False) -> torch.dtype | None:
-    """Bring a model to the one device and the precision that a trainer's arguments ask for, to use it without one.
+def one_device_trainer(arguments: Mapping[str, Any], mixed: bool = False) -> pl.Trainer:
+    """The trainer of whoever only wants its device and its precision.
 
     Args:
-        model: any.
         arguments: accelerator, devices and precision; others are only checked.
         mixed: whether mixed precision may be asked for.
-
-    Returns:
-        that of mixed-precision arithmetic, None for none.
 
     Raises:
         InputError: the trainer refuses an argument, there are several devices, or the precision is another one.
@@ -44,8 +40,7 @@ def place(model: ASRModel, arguments: Mapping[str, Any], mixed: bool = False) ->
     if type(trainer.precision_plugin) not in kinds:
         known = "32-true, 64-true, 16-mixed or bf16-mixed" if mixed else "32-true or 64-true"
         raise InputError(f"trainer.precision={trainer.precision_plugin.precision}: expected {known}")
-    place_for(model, trainer)
-    return autocast_type(trainer)
+    return trainer
 
 
 class TrainedWeightsOnly(pl.Callback):
@@ -224,7 +219,7 @@ def validate(trainer: pl.Trainer, model: ASRModel) -> dict[str, float]:
     return {name: metrics[name] for name in MONITORS}
 
 
-def place_for(model: ASRModel, trainer: pl.Trainer) -> None:
+def place(model: ASRModel, trainer: pl.Trainer) -> None:
     """Bring the model to the trainer's device and precision."""
     model.to(trainer.strategy.root_device)
     if isinstance(trainer.precision_plugin, DoublePrecision):

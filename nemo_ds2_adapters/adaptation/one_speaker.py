@@ -112,7 +112,7 @@ def adapt_speaker(
             path = adapter_path(model_path, settings)
             for output in filter(None, (model_path, path)):
                 check_not_input(output, {**recordings, **(inputs or {})})
-            lightning.place_for(model, trainer)
+            lightning.place(model, trainer)
             if data:
                 say(compute(data, lightning.autocast_type(trainer), trainer.progress_bar_callback is not None))
                 stack.enter_context(model.encoder.resuming(data[0].point))

@@ -10,7 +10,7 @@ from typing import Any, Self
 import ray
 import torch
 
-from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adaptation.lightning_fit import one_device_trainer, place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_together, finished_before, within_limits
 from nemo_ds2_adapters.adaptation.plan import Plan
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
@@ -93,7 +93,7 @@ class Worker:
         os.chdir(self._base.folder)
         torch.set_num_threads(self._base.cores)
         self._model = restore_model(self._base.nemo_model, self._base.pretrained_model)
-        place(self._model, self._base.trainer)
+        place(self._model, one_device_trainer(self._base.trainer))
         if fingerprint(self._model) != self._base.fingerprint:
             raise InputError(f"{self._base.nemo_model}: is another base on {os.uname().nodename}")
 

@@ -12,7 +12,7 @@ import torch
 from nemo_ds2_adapters.adaptation.adapt import adapt, config_with
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
 from nemo_ds2_adapters.adaptation.group import adapt_group
-from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adaptation.lightning_fit import one_device_trainer, place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.report import SpeakerResult, table, write_reports
 from nemo_ds2_adapters.adaptation.settings import Settings
@@ -77,7 +77,7 @@ def run(make_model, tmp_path: Path) -> Callable[..., list[SpeakerResult]]:
         plain = Settings.of(values)
         speakers, _ = read_speakers(str(manifest), "manifest", "speaker")
         model = make_model()
-        place(model, values["trainer"])
+        place(model, one_device_trainer(values["trainer"]))
         start = starting_adapter(model, "speaker", StartSettings.of(values["model"]["adapter"]), plain.seed)
         before = fingerprint(model), [p.requires_grad for p in model.parameters()], set(vars(model))
         results = adapt_speakers(model, within_limits(speakers, limits), store, plain, start, key="manifest", **own)

@@ -20,7 +20,7 @@ import torch
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
-from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adaptation.lightning_fit import one_device_trainer, place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
 from nemo_ds2_adapters.adaptation.plan import Plan
 from nemo_ds2_adapters.adaptation.report import SpeakerResult
@@ -101,7 +101,7 @@ def run(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]
     manifest = folder / "people.json"
     manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
     model = restore_model(str(MODEL), None)
-    place(model, TRAINER)
+    place(model, one_device_trainer(TRAINER))
     record = tuple(Experience(0, 3.0, 20, 20 + i % 3, 18, 40, 40 + i % 2, 30, 20) for i in range(12))
     step = Step(3.0, EPOCHS, 1.0)
     prior = VoicePrior(new_adapter(model, "population", MLP, 1), 0.01, 2, (step,), record, {}, 12, 100.0)

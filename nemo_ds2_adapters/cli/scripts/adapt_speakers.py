@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nemo_ds2_adapters.activations.cache import CacheSettings
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
-from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adaptation.lightning_fit import one_device_trainer, place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers, within_limits
 from nemo_ds2_adapters.adaptation.plan import Plan
 from nemo_ds2_adapters.adaptation.report import REPORTS, SpeakerResult, outcomes, table, write_reports
@@ -62,9 +62,10 @@ def main(cfg: DictConfig) -> None:
     recordings = {u.label: u.audio for speaker in speakers for u in speaker.utterances}
     for name in (*REPORTS, PARQUET):
         check_not_input(folder / name, {**files_read(cfg, MANIFEST), **recordings})
+    trainer = one_device_trainer(values["trainer"])
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
-    place(model, values["trainer"])
+    place(model, trainer)
     if prior is not None:
         check_fits(prior, fingerprint(model))
     start = starting_adapter(model, "speaker", beginning, settings.seed)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
-from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adaptation.lightning_fit import autocast_type, one_device_trainer, place
 from nemo_ds2_adapters.adapters.blocks import list_adapters
 from nemo_ds2_adapters.adapters.chosen import ChosenAdapter, chosen_adapter
 from nemo_ds2_adapters.adapters.enabling import enabled_adapters
@@ -48,13 +48,14 @@ def main(cfg: DictConfig) -> None:
     store = AdapterStore(cfg.adapter_store, create=False) if cfg.adapter_store else None
     default = read_adapter(cfg.adapter_default) if cfg.adapter_default else None
     words, search = words_for_all(cfg, len(utterances)), search_settings(cfg)
+    trainer = one_device_trainer(dict(cfg.trainer), mixed=True)
     output = output_path(cfg, "users" if adapter is None else adapter.name or "base", utterances)
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
-    precision = place(model, dict(cfg.trainer), mixed=True)
+    place(model, trainer)
     check_adapters(model, adapter, users, store, cfg)
     check_vocabulary(utterances, MANIFEST, model)
-    progress = cfg.trainer.enable_progress_bar
+    progress, precision = cfg.trainer.enable_progress_bar, autocast_type(trainer)
     findings = check_recordings(tqdm(utterances, desc="checking recordings", leave=False, disable=not progress), model)
     for line in findings.lines(MANIFEST):
         say(line)

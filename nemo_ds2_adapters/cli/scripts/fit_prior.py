@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_ds2_adapters.activations.cache import CacheSettings
 from nemo_ds2_adapters.adaptation.fit_settings import StartSettings
-from nemo_ds2_adapters.adaptation.lightning_fit import place
+from nemo_ds2_adapters.adaptation.lightning_fit import one_device_trainer, place
 from nemo_ds2_adapters.adaptation.start import starting_adapter
 from nemo_ds2_adapters.adaptation.voice_prior.federated import refresh_prior
 from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import NAME, PriorSettings, learn_prior
@@ -41,6 +41,7 @@ def main(cfg: DictConfig) -> None:
     cluster = ClusterSettings.of(values["cluster"])
     if cluster is not None and cfg.from_store:
         raise InputError("cluster=ray does not go with from_store, whose prior is not learnt by parts: leave it out")
+    trainer = one_device_trainer(values["trainer"])
     store = AdapterStore(cfg.from_store, create=False) if cfg.from_store else None
     needs_none = store is not None and manifest is None
     speakers, nobodys = ([], []) if needs_none else read_speakers(manifest, MANIFEST, adapter["speaker_key"])
@@ -50,7 +51,7 @@ def main(cfg: DictConfig) -> None:
     make_folder_of(Path(cfg.output), f"output={cfg.output}")
 
     model = restore_model(cfg.model.nemo_model, cfg.model.pretrained_model)
-    place(model, values["trainer"])
+    place(model, trainer)
     check_speakers(speakers, MANIFEST, model)
     for line in nobodys:
         say(f"left out: {line}")
