@@ -35,11 +35,11 @@ class ServedBase:
         if not isinstance(self.model, EncDecCTCModel):
             raise InputError(f"{settings.model}: a {type(self.model).__name__}, expected a NeMo CTC model")
         self.model.eval()
-        self.default = None  # the voice prior's adapter, if it helps
+        self.default = None  # the voice prior's adapter, if it helps who has not spoken
         if settings.prior is not None:
             prior = read_prior(settings.prior)
             check_fits(prior, fingerprint(self.model))
-            self.default = prior.adapter if prior.helps else None
+            self.default = prior.adapter if prior.helps_unheard else None
         self.store = AdapterStore(settings.store)  # made only now: what is refused leaves nothing behind
         self.store.check_writable()
         self.sample_rate = int(self.model.cfg.sample_rate)

@@ -85,13 +85,9 @@ class VoicePrior:
         return min(self.recipe, key=lambda step: abs(math.log(step.seconds / seconds)))
 
     @property
-    def helps(self) -> bool:
-        """Whether those left out gained, with the population's adapter or one of their own, for any step."""
-        if not self.record:
-            return False
-        gains = [[one.base_errors, one.prior_errors, one.adapted_errors] for one in self.record]
-        before, *after = (sum(errors) for errors in zip(*gains))
-        return min(after) < before
+    def helps_unheard(self) -> bool:
+        """Whether those left out made fewer errors with the population's adapter, before they gave any speech."""
+        return sum(one.prior_errors for one in self.record) < sum(one.base_errors for one in self.record)
 
     def experiences(self, step: Step) -> list[Experience]:
         """Of the people who were adapted by a step of the recipe."""
@@ -219,8 +215,8 @@ def describe(prior: VoicePrior) -> Sequence[str]:
             f"  {step.seconds:5.0f} s of speech: {_change(before, base)} without any, {_change(after, base)} after "
             f"{step.epochs} epochs; {worse} of {len(people)} lost more than one word in a hundred"
         )
-    if not prior.helps:
-        lines.append("  they gained nothing: whoever uses this prior keeps the base")
+    if not prior.helps_unheard:
+        lines.append("  without speech they gained nothing: keep the base for who has not spoken (no adapter_default)")
     return lines
 
 

@@ -107,6 +107,14 @@ def test_other_files(prior: VoicePrior, tmp_path: Path) -> None:
             read_prior(path)
 
 
+def test_harm_without_speech_is_said(prior: VoicePrior) -> None:
+    assert prior.helps_unheard
+    assert "no adapter_default" not in describe(prior)[-1]
+    harmful = replace(prior, record=tuple(replace(one, prior_errors=one.base_errors + 1) for one in prior.record))
+    assert not harmful.helps_unheard  # although their own adapters help
+    assert "no adapter_default" in describe(harmful)[-1]
+
+
 def test_learning(people: list[Speaker], make_model, snapshot) -> None:
     model = make_model()
     start = new_adapter(model, "population", MLP, 0)
@@ -121,7 +129,7 @@ def test_learning(people: list[Speaker], make_model, snapshot) -> None:
         assert len(prior.experiences(step)) == 6  # everybody was left out once
         assert all(one.words == 2 for one in prior.experiences(step))  # of "no a", which nobody was adapted on
     assert set(prior.spread) == {f"{point}.{key}" for point, state in start.weights.items() for key in state}
-    assert len(describe(prior)) == 1 + len(prior.recipe) + (not prior.helps)
+    assert len(describe(prior)) == 1 + len(prior.recipe) + (not prior.helps_unheard)
 
 
 def test_nobody_is_in_their_own_population(people: list[Speaker], make_model) -> None:
