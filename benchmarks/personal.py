@@ -230,6 +230,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         )
     curve.set(xlabel="seconds of a person's speech", ylabel="word error rate, % (95 % over people)")
     curve.set_ylim(0, None)
+    curve.set_xscale("symlog", linthresh=10)
+    ticks = sorted({round(row.seconds) for row in rows})
+    curve.set_xticks(ticks, [str(tick) for tick in ticks])
+    curve.minorticks_off()
     curve.legend(frameon=False)
     last = [row for row in rows if row.way == PERSONAL][-1]
     before, after = ([100 * (one.wer or 0.0) for one in scores] for scores in (last.base, last.scores))
