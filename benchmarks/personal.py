@@ -223,14 +223,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         errors = 100 * np.abs(np.array([row.interval(rate) for row in own]).T - np.array([row.wer for row in own]))
         curve.errorbar(seconds, wers, yerr=errors, marker="o", capsize=3, label=way, color=COLOURS[way])
     for row in (one for one in rows[1:] if one.way in (PRIOR, PERSONAL)):
-        note = f"{row.harmed} of {len(row.base)}\nlost > 1 %"
+        note = f"{row.harmed}/{len(row.base)}"
         place = (row.seconds, 100 * row.interval(rate)[0])
         curve.annotate(
             note, place, (0, -6), textcoords="offset points", color="#c0392b", fontsize=7, va="top", ha="center"
         )
     curve.set(xlabel="seconds of a person's speech", ylabel="word error rate, % (95 % over people)")
     curve.set_ylim(0, None)
-    curve.set_xscale("symlog", linthresh=10)
+    curve.set_title("red: how many lost more than one word in a hundred", fontsize=10)
+    curve.set_xscale("symlog", linthresh=5)
+    curve.set_xlim(-1, 1.3 * max(row.seconds for row in rows))
     ticks = sorted({round(row.seconds) for row in rows})
     curve.set_xticks(ticks, [str(tick) for tick in ticks])
     curve.minorticks_off()

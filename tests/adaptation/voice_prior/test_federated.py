@@ -58,7 +58,7 @@ def test_the_mean_is_a_version_of_the_stores_prior(store: AdapterStore, make_mod
     said: list[str] = []
     prior = refresh_prior(model, store, say=said.append)
     assert same(prior.adapter, mean([store.get(f"u{i}") for i in range(3)]))
-    assert (prior.speakers, prior.seconds, prior.record, prior.helps) == (3, 30.0, (), False)
+    assert (prior.speakers, prior.seconds, prior.record, prior.helps_unheard) == (3, 30.0, (), False)
     assert "no speech was at hand" in describe(prior)[0]
     assert set(store.list()) == users
     assert "version 1 of the prior" in said[-1]
