@@ -2,79 +2,41 @@
 
 python benchmarks/personal.py --base base.nemo --prior prior.pt --train train.json --test test.json --output folder
 
-Neither base nor prior may know the people. For each number of seconds that a person gives (`--seconds`), whoever has
-so many gets an adapter as adapt_speakers.py makes it; base, population's adapter and what was kept are scored on the
-person's test recordings. With `--fine-tune`, all weights of the base are trained for each person, with the same
-speech, and scored on another person as well; with `--linear`, NeMo's LinearAdapter at the defaults of NeMo's own
-script; with `--alone`, adapters that know no prior. A table, personal.json and personal.png; intervals are over people
-(percentile bootstrap).
+Neither base nor prior may know the people; with `--population manifest` in place of `--prior`, the prior is learnt
+from its speakers first, and written into the folder. For each number of seconds that a person gives (`--seconds`),
+whoever has so many gets an adapter as adapt_speakers.py makes it; base, population's adapter and what was kept are
+scored on the person's test recordings. With `--fine-tune`, all weights of the base are trained for each person, with
+the same speech, and scored on another person as well; with `--linear`, NeMo's LinearAdapter at the defaults of NeMo's
+own script; with `--alone`, adapters that know no prior. A table, personal.json and personal.png; intervals are over
+people (percentile bootstrap).
 """
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from nemo.collections.asr.models import EncDecCTCModel
+from personal_ways import by_adapters, by_fine_tuning, by_linear_adapters, read_people, scored
 from rich.console import Console
 from scipy import stats
 
-from nemo_ds2_adapters.adaptation.group import adapt_group, training_engine
-from nemo_ds2_adapters.adaptation.settings import Settings
-from nemo_ds2_adapters.adaptation.start import new_adapter
-from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, read_prior
-from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.adaptation.settings import PriorSettings
+from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import fit_prior
+from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, read_prior, save_prior
 from nemo_ds2_adapters.cli.output import quiet
-from nemo_ds2_adapters.data.dataset import UtteranceDataset
-from nemo_ds2_adapters.data.manifest import Utterance
-from nemo_ds2_adapters.data.speakers import read_speakers
 from nemo_ds2_adapters.evaluation.errors import Score
-from nemo_ds2_adapters.evaluation.recognised import recognise
 from nemo_ds2_adapters.evaluation.report import percent, table, write_json
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
-from nemo_ds2_adapters.layers import MaskedBatchNorm
 
-AT_ONCE = 16  # people
 LEAST_SHARE = 0.7  # of the seconds that were asked for; who has fewer is left out
 LOST = 0.01  # word errors per word, more than this is harm
-LINEAR = {"_target_": "nemo.collections.common.parts.adapter_modules.LinearAdapter", "dim": 32}
-LINEAR_STEPS, LINEAR_BATCH = 1000, 16  # of NeMo's asr_adaptation.yaml, as is the optimiser below
-COSINE = {"name": "CosineAnnealing", "warmup_ratio": 0.1, "min_lr": 1e-5}
-LINEAR_OPTIM = {"name": "adamw", "lr": 0.001, "betas": [0.9, 0.98], "weight_decay": 0.0, "sched": COSINE}
 BASE, PRIOR, PERSONAL, ALONE = "base", "no speech: prior", "personal adapter", "without a prior"
-LINEAR_WAY, FULL = "LinearAdapter", "all weights"
+LINEAR_WAY, FULL, FORGOT = "LinearAdapter", "all weights", "these, for others"
 COLOURS = {PERSONAL: "#2a7f62", ALONE: "#c78a2c", LINEAR_WAY: "#7a68a6", FULL: "#356abc"}
-
-
-@dataclass(frozen=True)
-class Person:
-    """Whose utterances are trained and tested on."""
-
-    train: tuple[Utterance, ...]
-    test: tuple[Utterance, ...]
-
-    def seconds(self) -> float:
-        """Of speech for training."""
-        return sum(utterance.duration for utterance in self.train)
-
-    def given(self, seconds: float) -> "Person":
-        """With the first utterances, so many seconds of them or just less; the first one in any case."""
-        ends = np.cumsum([utterance.duration for utterance in self.train])
-        return Person(self.train[: max(1, int((ends <= seconds).sum()))], self.test)
-
-
-def read_people(train: str, test: str) -> list[Person]:
-    """Those who are in both manifests."""
-    training, testing = (
-        {speaker.user_id: tuple(speaker.utterances) for speaker in read_speakers(path, path, "speaker")[0]}
-        for path in (train, test)
-    )
-    return [Person(own, testing[name]) for name, own in training.items() if name in testing]
 
 
 @dataclass(frozen=True)
@@ -128,88 +90,6 @@ def rate(base: np.ndarray, errors: np.ndarray, words: np.ndarray, axis: int = -1
     return errors.sum(axis=axis) / words.sum(axis=axis)
 
 
-def scored(
-    model: EncDecCTCModel, adapters: Sequence[Adapter | None], like: Adapter, people: list[Person]
-) -> list[Score]:
-    """Of each person's test utterances, with an adapter each, None for the base."""
-    with training_engine(model, [person.test for person in people], like) as (engine, positions, _):
-        return [sum(engine.score(one, adapter), Score()) for adapter, one in zip(adapters, positions)]
-
-
-def by_adapters(
-    model: EncDecCTCModel, people: list[Person], like: Adapter, prior: VoicePrior | None
-) -> tuple[list[Score], str]:
-    """With what `adapt_group` keeps for each; and how often it is what, and its processor time."""
-    started = time.process_time()
-    start = new_adapter(model, "person", dict(like.config), 0)
-    adapters: list[Adapter | None] = []
-    kinds: list[str] = []
-    for first in range(0, len(people), AT_ONCE):
-        some = [person.train for person in people[first : first + AT_ONCE]]
-        settings = Settings({"name": "adamw", "lr": 0.002})
-        outcomes = dict(adapt_group(model, some, settings, start, prior=prior))
-        adapters += [outcomes[i].adapter for i in range(len(some))]
-        kinds += [outcomes[i].kind if outcomes[i].problem is None else "problem" for i in range(len(some))]
-    seconds = (time.process_time() - started) / len(people)
-    note = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    return scored(model, adapters, like, people), f"{note}; {seconds:.1f} s each"
-
-
-def by_linear_adapters(model: EncDecCTCModel, people: list[Person]) -> tuple[list[Score], str]:
-    """As NeMo's script trains it: so many steps each, and what has come of it is kept."""
-    started = time.process_time()
-    start = new_adapter(model, "linear", LINEAR, 0)
-    scores = []
-    for first in range(0, len(people), AT_ONCE):
-        some = people[first : first + AT_ONCE]
-        parts = [part for person in some for part in (person.train, person.test)]
-        with training_engine(model, parts, start) as (engine, positions, own):
-            members = []
-            for train in positions[::2]:
-                epochs = math.ceil(LINEAR_STEPS / math.ceil(len(train) / LINEAR_BATCH))
-                members.append(
-                    engine.member(own, train, [], Settings(LINEAR_OPTIM, LINEAR_BATCH, epochs, gradient_clip_val=0.0))
-                )
-            while running := [member for member in members if member.epochs < member.settings.max_epochs]:
-                engine.train_epoch(running)
-            scores += [sum(engine.score(t, m.adapter()), Score()) for t, m in zip(positions[1::2], members)]
-    return scores, f"{(time.process_time() - started) / len(people):.1f} s each"
-
-
-def by_fine_tuning(base: str, people: list[Person], lr: float, epochs: int) -> tuple[list[Score], list[Score], str]:
-    """With all weights trained for each person: their scores, and those of the next person with the same weights."""
-    started = time.process_time()
-    own, others = [], []
-    for person, other in zip(people, [*people[1:], people[0]]):
-        tuned = fine_tuned(restore_model(base, None), person.train, lr, epochs)
-        own.append(sum((one.score for one in recognise(tuned, person.test, progress=False)), Score()))
-        others.append(sum((one.score for one in recognise(tuned, other.test, progress=False)), Score()))
-    return own, others, f"{(time.process_time() - started) / len(people):.1f} s each"
-
-
-def fine_tuned(tuned: EncDecCTCModel, utterances: Sequence[Utterance], lr: float, epochs: int) -> EncDecCTCModel:
-    """The base, all of its weights trained; norms keep their statistics, which a minute does not give."""
-    torch.manual_seed(0)
-    tuned.spec_augmentation = None
-    tuned.unfreeze()
-    tuned.train()
-    for module in tuned.modules():
-        if isinstance(module, MaskedBatchNorm):
-            module.eval()
-    data = UtteranceDataset(utterances, tuned)
-    batches = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True, collate_fn=data.collate_fn)
-    optimiser = torch.optim.AdamW(tuned.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
-    for _ in range(epochs):
-        for signals, lengths, tokens, token_lengths in batches:
-            log_probs, frames, _ = tuned(input_signal=signals, input_signal_length=lengths)
-            loss = tuned.loss(log_probs=log_probs, targets=tokens, input_lengths=frames, target_lengths=token_lengths)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(tuned.parameters(), 1.0)
-            optimiser.step()
-    return tuned.eval()
-
-
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Word error rate by seconds of speech, and everybody's with the most speech, beside the base's."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -217,7 +97,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     base, prior, *_ = rows
     curve.axhline(100 * base.wer, color="#9aa5b1", linestyle=":", label=BASE)
     curve.axhspan(*(100 * value for value in base.interval(rate)), color="#9aa5b1", alpha=0.15, linewidth=0)
-    for way in dict.fromkeys(row.way for row in rows[2:]):
+    for way in dict.fromkeys(row.way for row in rows[2:] if row.way != FORGOT):
         own = [*([prior] if way == PERSONAL else []), *(row for row in rows if row.way == way)]
         seconds, wers = [row.seconds for row in own], [100 * row.wer for row in own]
         errors = 100 * np.abs(np.array([row.interval(rate) for row in own]).T - np.array([row.wer for row in own]))
@@ -253,20 +133,29 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def main() -> None:
     """From the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("base", "prior", "train", "test"):
+    for name in ("base", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
+    known = parser.add_mutually_exclusive_group(required=True)
+    known.add_argument("--prior", help="of ds2-adapters fit-prior")
+    known.add_argument("--population", help="manifest of people to learn one from: 6 epochs, left out in 2 parts")
     parser.add_argument(
         "--seconds", type=float, nargs="+", default=[5, 10, 20, 45, 90], help="of each person's speech"
     )
     parser.add_argument("--people", type=int, default=None, help="only the first so many")
     parser.add_argument("--fine-tune", type=float, nargs=2, metavar=("LR", "EPOCHS"), help="all weights of the base")
     parser.add_argument("--alone", action="store_true", help="adapters without the prior, by cross-validation")
-    parser.add_argument("--linear", action="store_true", help="NeMo's LinearAdapter, 1,000 steps")
+    parser.add_argument(
+        "--linear", type=int, default=0, metavar="PEOPLE", help="NeMo's LinearAdapter, 1,000 steps, for so many"
+    )
     parser.add_argument("--output", type=Path, default=Path("personal"), help="folder")
     options = parser.parse_args()
     quiet("ERROR")
-    model, prior = restore_model(options.base, None), read_prior(options.prior)
     people = read_people(options.train, options.test)[: options.people]
+    if not any(person.seconds() >= LEAST_SHARE * min(options.seconds) for person in people):
+        parser.error(f"nobody in --train and --test has {min(options.seconds):g} s of speech in --train")
+    options.output.mkdir(parents=True, exist_ok=True)
+    model = restore_model(options.base, None)
+    prior = read_prior(options.prior) if options.prior else learnt(model, options.population, options.output)
     base = scored(model, [None] * len(people), prior.adapter, people)
     rows = [
         Row(BASE, 0.0, base, base),
@@ -281,17 +170,23 @@ def main() -> None:
         rows.append(Row(PERSONAL, mean, own_base, *by_adapters(model, some, prior.adapter, prior)))
         if options.alone:
             rows.append(Row(ALONE, mean, own_base, *by_adapters(model, some, prior.adapter, None)))
-        if options.linear:
-            rows.append(Row(LINEAR_WAY, mean, own_base, *by_linear_adapters(model, some)))
         if options.fine_tune:
             own, others, note = by_fine_tuning(options.base, some, options.fine_tune[0], int(options.fine_tune[1]))
             rows.append(Row(FULL, mean, own_base, own, note))
-            forgot = Row("", mean, [*own_base[1:], own_base[0]], others)
-            print(f"all weights, {mean:.0f} s: other people {percent(forgot.base_wer)} -> {percent(forgot.wer)}")
+            rows.append(Row(FORGOT, mean, [*own_base[1:], own_base[0]], others))
+        if few := some[: options.linear]:
+            mean = float(np.mean([person.seconds() for person in few]))
+            rows.append(Row(LINEAR_WAY, mean, own_base[: len(few)], *by_linear_adapters(model, few)))
+        write_json([asdict(row) for row in rows], options.output / "personal.json")  # hours may be in it
     show(rows)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_json([asdict(row) for row in rows], options.output / "personal.json")
     draw(rows, options.output / "personal.png")
+
+
+def learnt(model: EncDecCTCModel, manifest: str, folder: Path) -> VoicePrior:
+    """A prior of a manifest's speakers, written into a folder."""
+    prior = fit_prior(model, manifest, settings=PriorSettings(epochs=6, folds=2))
+    save_prior(prior, folder / "prior.pt")
+    return prior
 
 
 def show(rows: Sequence[Row]) -> None:
