@@ -60,6 +60,11 @@ class Row:
         return sum(self.base, Score()).wer or 0.0
 
     @property
+    def cer(self) -> float:
+        """Character error rate, a fraction."""
+        return sum(self.scores, Score()).cer or 0.0
+
+    @property
     def worse(self) -> int:
         """People with more errors than with the base."""
         return sum(b.word_errors < a.word_errors for b, a in zip(self.base, self.scores))
@@ -191,14 +196,14 @@ def learnt(model: EncDecCTCModel, manifest: str, folder: Path) -> VoicePrior:
 
 def show(rows: Sequence[Row]) -> None:
     """The table."""
-    headings = ("", "speech", "people", "base", "WER", "fewer errors", "better /\nworse", "lost\n> 1 %", "")
+    headings = ("", "speech", "people", "base", "WER", "CER", "fewer wrong", "better /\nworse", "lost\n> 1 %", "")
     cells = []
     for row in rows:
         low, high = row.interval(fewer)
         gone = f"{100 * (1 - row.wer / row.base_wer):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
         better = sum(b.word_errors > a.word_errors for b, a in zip(row.base, row.scores))
         cells.append(
-            (row.way, f"{row.seconds:.0f} s", str(len(row.base)), percent(row.base_wer), percent(row.wer))
+            (row.way, f"{row.seconds:.0f} s", str(len(row.base)), *map(percent, (row.base_wer, row.wer, row.cer)))
             + ((gone, f"{better} / {row.worse}", str(row.harmed), row.note) if row.way != BASE else ("",) * 4)
         )
     Console(width=130).print(table("Word errors on test recordings", headings, cells))
