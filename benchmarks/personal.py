@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from nemo.collections.asr.models import EncDecCTCModel
-from personal_ways import by_adapters, by_fine_tuning, by_linear_adapters, read_people, scored
+from personal_ways import Person, by_adapters, by_fine_tuning, by_linear_adapters, read_people, scored
 from rich.console import Console
 from scipy import stats
 
@@ -166,6 +166,7 @@ def main() -> None:
         Row(BASE, 0.0, base, base),
         Row(PRIOR, 0.0, base, scored(model, [prior.adapter] * len(people), prior.adapter, people)),
     ]
+    few: list[Person] = []
     for seconds in options.seconds:
         have = [i for i, person in enumerate(people) if person.seconds() >= LEAST_SHARE * seconds]
         if not have:
@@ -179,7 +180,8 @@ def main() -> None:
             own, others, note = by_fine_tuning(options.base, some, options.fine_tune[0], int(options.fine_tune[1]))
             rows.append(Row(FULL, mean, own_base, own, note))
             rows.append(Row(FORGOT, mean, [*own_base[1:], own_base[0]], others))
-        if few := some[: options.linear]:
+        before, few = few, some[: options.linear]
+        if few and few != before:  # long utterances: another number of seconds may be the same speech
             mean = float(np.mean([person.seconds() for person in few]))
             rows.append(Row(LINEAR_WAY, mean, own_base[: len(few)], *by_linear_adapters(model, few)))
         write_json([asdict(row) for row in rows], options.output / "personal.json")  # hours may be in it
@@ -196,7 +198,7 @@ def learnt(model: EncDecCTCModel, manifest: str, folder: Path) -> VoicePrior:
 
 def show(rows: Sequence[Row]) -> None:
     """The table."""
-    headings = ("", "speech", "people", "base", "WER", "CER", "fewer wrong", "better /\nworse", "lost\n> 1 %", "")
+    headings = ("", "speech", "people", "base", "WER", "CER", "fewer\nerrors", "better /\nworse", "lost\n> 1 %", "")
     cells = []
     for row in rows:
         low, high = row.interval(fewer)
