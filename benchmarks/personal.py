@@ -13,6 +13,7 @@ people (percentile bootstrap).
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from nemo_ds2_adapters.adaptation.settings import PriorSettings
 from nemo_ds2_adapters.adaptation.voice_prior.fit_prior import fit_prior
 from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior, read_prior, save_prior
 from nemo_ds2_adapters.cli.output import quiet
+from nemo_ds2_adapters.errors import NemoDs2Error
 from nemo_ds2_adapters.evaluation.errors import Score
 from nemo_ds2_adapters.evaluation.report import percent, table, write_json
 from nemo_ds2_adapters.formats.nemo_archive import restore_model
@@ -212,4 +214,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NemoDs2Error as error:
+        sys.exit(f"error: {error}")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemo.collections.asr.models import EncDecCTCModel
-from personal import Person, read_people, scored
+from personal_ways import Person, read_people, scored
 from rich.console import Console
 
 from nemo_ds2_adapters.adaptation.group import training_engine
