@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from demo.people import write_others
 from demo.run import BASE_MODEL, PRIOR
 from nemo_ds2_adapters.cli.output import quiet
@@ -175,22 +177,8 @@ def compare(wanted: Path, found: Path, users: Sequence[str]) -> None:
 
 def workers_of_process(process: int) -> list[int]:
     """Workers of the cluster that a process has started."""
-    parents, names = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            number, _, rest = path.read_text().partition(" ")
-            names[int(number)] = Path(path.parent, "cmdline").read_text()
-        except OSError:
-            continue
-        parents[int(number)] = int(rest.rpartition(")")[2].split()[1])
-
-    def is_below(number: int) -> bool:
-        while number in parents:
-            if (number := parents[number]) == process:
-                return True
-        return False
-
-    return [number for number, name in names.items() if name.startswith("ray::Worker") and is_below(number)]
+    below = psutil.Process(process).children(recursive=True)
+    return [one.pid for one in below if " ".join(one.cmdline()).startswith("ray::Worker")]
 
 
 def kills(folder: Path, people: int) -> None:

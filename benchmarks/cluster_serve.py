@@ -18,16 +18,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.service import SECONDS, Measured, utterances
+from benchmarks.service import SECONDS, Measured, cpu_seconds, megabytes, utterances
 from demo.people import write_others
 from demo.run import PRIOR
 from nemo_ds2_adapters import AdapterStore
@@ -45,7 +45,6 @@ WATCH_SECONDS = 5.0
 SEED = 0
 TOLD = ("users", "rate", "exponent", "seconds", "resident")  # of the arguments
 Counts = tuple[float, dict[str, float], dict[str, float]]  # when; requests and hits by replica
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,8 @@ class Cluster:
 
     def replicas(self) -> list[int]:
         """Their processes."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                if path.read_text().startswith(self._title):
-                    found.append(int(path.parent.name))
-        return found
+        named = psutil.process_iter(["cmdline"])  # without those that end meanwhile
+        return [one.pid for one in named if " ".join(one.info["cmdline"] or "").startswith(self._title)]
 
     def cores(self) -> dict[str, float]:
         """Processor seconds so far: of the process that is called, of the replicas, of this one."""
@@ -101,16 +96,6 @@ class Cluster:
     def client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         return httpx.AsyncClient(base_url=self.service.url, timeout=120, limits=limits)
-
-
-def cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def megabytes(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 async def owners(cluster: Cluster, users: int, file: bytes) -> list[str]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
+from omegaconf import OmegaConf
 
 from nemo_ds2_adapters.adaptation.group import adapt_group, training_engine
 from nemo_ds2_adapters.adaptation.settings import Settings
 from nemo_ds2_adapters.adaptation.start import new_adapter
 from nemo_ds2_adapters.adaptation.voice_prior.prior import VoicePrior
 from nemo_ds2_adapters.adapters.adapter import Adapter
+from nemo_ds2_adapters.configs import shipped_config
 from nemo_ds2_adapters.data.dataset import UtteranceDataset
 from nemo_ds2_adapters.data.manifest import Utterance
 from nemo_ds2_adapters.data.speakers import read_speakers
@@ -73,11 +75,11 @@ def by_adapters(
 ) -> tuple[list[Score], str]:
     """With what `adapt_group` keeps for each; and how often it is what, and its processor time."""
     started = time.process_time()
+    settings = Settings.of(OmegaConf.to_container(shipped_config("asr_adapters/speaker_adaptation")))
     start = new_adapter(model, "person", dict(like.config), 0)
     adapters: list[Adapter | None] = []
     kinds: list[str] = []
     for some in at_once(people):
-        settings = Settings({"name": "adamw", "lr": 0.002})
         outcomes = dict(adapt_group(model, [person.train for person in some], settings, start, prior=prior))
         adapters += [outcomes[i].adapter for i in range(len(some))]
         kinds += [outcomes[i].kind if outcomes[i].problem is None else "problem" for i in range(len(some))]

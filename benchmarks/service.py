@@ -24,6 +24,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import soundfile
 from rich.console import Console
 from rich.table import Table
@@ -64,22 +65,27 @@ class Measured:
 
     def cpu_seconds(self) -> float:
         """Processor time of the process that recognises."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def worker_cpu_seconds(self) -> float:
         """Processor time of the process that trains."""
-        total = 0.0
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-                total = max(total, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
-        return total
+        children = psutil.Process(self.process.pid).children()
+        return max((cpu_seconds(child.pid) for child in children), default=0.0)
 
     def megabytes(self) -> float:
         """Resident memory of the same."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        return megabytes(self.process.pid)
+
+
+def cpu_seconds(process: int) -> float:
+    """Processor time so far, in user mode and in the system's."""
+    times = psutil.Process(process).cpu_times()
+    return times.user + times.system
+
+
+def megabytes(process: int) -> float:
+    """Resident memory."""
+    return psutil.Process(process).memory_info().rss / 1e6
 
 
 def utterances(folder: Path) -> list[bytes]:

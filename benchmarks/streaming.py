@@ -14,7 +14,6 @@ random weights the decoder's blank is favoured, so that as many frames are blank
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.utils import logging
@@ -141,8 +141,7 @@ def many_streams(recogniser: Recogniser, chunks: list[np.ndarray]) -> list[Secon
 
 def megabytes() -> float:
     """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return psutil.Process().memory_info().rss / 1e6
 
 
 def opened_and_closed(recogniser: Recogniser, count: int, chunk: np.ndarray) -> float:

@@ -19,6 +19,7 @@ import soundfile
 import torch
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
+import psutil
 
 from nemo_ds2_adapters.adaptation.lightning_fit import one_device_trainer, place
 from nemo_ds2_adapters.adaptation.many_speakers import adapt_speakers
@@ -116,24 +117,13 @@ def here(run: Run) -> list[SpeakerResult]:
     return run.adapt_here("here", prior=run.prior)
 
 
-def worker_processes(parent: int | None = None) -> list[int]:
-    """Ids of processes of Ray that hold a base, below a process; this one, if none is named."""
-    children: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            number, _, rest = path.read_text().partition(" ")
-            names[int(number)] = Path(path.parent, "cmdline").read_text()
-        except OSError:  # it has ended meanwhile
-            continue
-        children.setdefault(int(rest.rpartition(")")[2].split()[1]), []).append(int(number))
-    found, below = [], [parent or os.getpid()]
-    while below:
-        process = below.pop()
-        below += children.get(process, [])
-        if names.get(process, "").startswith("ray::Worker"):
-            found.append(process)
-    return found
+def worker_processes() -> list[int]:
+    """Ids of the processes of Ray that hold a base, below this one."""
+    below = {child.pid for child in psutil.Process().children(recursive=True)}
+    named = psutil.process_iter(["cmdline"])  # without those that end meanwhile
+    return [
+        one.pid for one in named if one.pid in below and " ".join(one.info["cmdline"] or "").startswith("ray::Worker")
+    ]
 
 
 def same(one: dict[str, Adapter], other: dict[str, Adapter], tolerance: float = 0.0) -> bool:

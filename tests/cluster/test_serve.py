@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -54,14 +55,8 @@ class Cluster:
     def replicas(self) -> list[int]:
         """Processes."""
         title = f"ray::ServeReplica:{application_name(self.served.store)}"
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                if path.read_text().startswith(title):
-                    found.append(int(path.parent.name))
-            except OSError:  # it has ended
-                continue
-        return found
+        named = psutil.process_iter(["cmdline"])  # without those that end meanwhile
+        return [one.pid for one in named if " ".join(one.info["cmdline"] or "").startswith(title)]
 
     def counted(self) -> dict[str, tuple[float, float]]:
         """Requests and hits of the banks, by replica."""
