@@ -204,7 +204,9 @@ def show(rows: Sequence[Row]) -> None:
     cells = []
     for row in rows:
         low, high = row.interval(fewer)
-        gone = f"{100 * (1 - row.wer / row.base_wer):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        gone = f"{100 * (1 - row.wer / row.base_wer):.0f} %"
+        if math.isfinite(low):  # not of a single person
+            gone += f" [{100 * low:.0f}, {100 * high:.0f}]"
         better = sum(b.word_errors > a.word_errors for b, a in zip(row.base, row.scores))
         cells.append(
             (row.way, f"{row.seconds:.0f} s", str(len(row.base)), *map(percent, (row.base_wer, row.wer, row.cer)))
