@@ -132,8 +132,7 @@ def _misread(argument: str, text: str, several: bool, is_section: bool) -> str |
     if is_section and (possible := choices(key)):
         return None if value in possible else f"is not known, expected one of {', '.join(possible)}"
     if is_section:
-        advice = f"; write '~{key}' to leave it out" if value is None else ""
-        return None if isinstance(value, dict) else f"is no section: {key} has keys of its own{advice}"
+        return None if isinstance(value, dict) else f"is no section: {key} has keys of its own"
     if key not in TEXT_KEYS:
         return None
     if value == "???":
