@@ -23,8 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from benchmarks.processes import titled
 from demo.people import write_others
 from demo.run import BASE_MODEL, PRIOR
 from nemo_ds2_adapters.cli.output import quiet
@@ -175,12 +174,6 @@ def compare(wanted: Path, found: Path, users: Sequence[str]) -> None:
     print(f"{differ} with another decision; everybody has one version")
 
 
-def workers_of_process(process: int) -> list[int]:
-    """Workers of the cluster that a process has started."""
-    below = psutil.Process(process).children(recursive=True)
-    return [one.pid for one in below if " ".join(one.cmdline()).startswith("ray::Worker")]
-
-
 def kills(folder: Path, people: int) -> None:
     """Kill workers, then drivers, and count what comes of it."""
     lines = write_people(folder, people)
@@ -193,7 +186,7 @@ def kills(folder: Path, people: int) -> None:
     running = start(command(manifest, folder / "workers", "cluster=ray", "cluster.workers=2"), folder / "workers.log")
     for done in sorted(chance.sample(range(1, people - 20), 5)):
         wait_for(folder / "workers" / "store", done, running)
-        while not (running_workers := workers_of_process(running.pid)):
+        while not (running_workers := titled("ray::Worker", below=running.pid)):
             time.sleep(0.1)
         victim = chance.choice(running_workers)
         os.kill(victim, signal.SIGKILL)

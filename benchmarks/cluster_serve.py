@@ -23,11 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
-import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.service import SECONDS, Measured, cpu_seconds, megabytes, utterances
+from benchmarks.processes import cpu_seconds, megabytes, titled
+from benchmarks.service import SECONDS, Measured, utterances
 from demo.people import write_others
 from demo.run import PRIOR
 from nemo_ds2_adapters import AdapterStore
@@ -67,13 +67,12 @@ class Cluster:
 
     def replicas(self) -> list[int]:
         """Their processes."""
-        named = psutil.process_iter(["cmdline"])  # without those that end meanwhile
-        return [one.pid for one in named if " ".join(one.info["cmdline"] or "").startswith(self._title)]
+        return titled(self._title)
 
     def cores(self) -> dict[str, float]:
         """Processor seconds so far: of the process that is called, of the replicas, of this one."""
         return {
-            "front": self.service.cpu_seconds(),
+            "front": cpu_seconds(self.service.process.pid),
             "replicas": sum(map(cpu_seconds, self.replicas())),
             "client": time.process_time(),
         }

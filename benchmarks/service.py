@@ -29,6 +29,7 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import cpu_seconds, megabytes
 from demo.people import write_others
 from demo.run import BASE_MODEL, PRIOR
 from nemo_ds2_adapters import AdapterStore, transcribe
@@ -63,29 +64,10 @@ class Measured:
         self.process.terminate()
         self.process.wait()
 
-    def cpu_seconds(self) -> float:
-        """Processor time of the process that recognises."""
-        return cpu_seconds(self.process.pid)
-
     def worker_cpu_seconds(self) -> float:
         """Processor time of the process that trains."""
         children = psutil.Process(self.process.pid).children()
         return max((cpu_seconds(child.pid) for child in children), default=0.0)
-
-    def megabytes(self) -> float:
-        """Resident memory of the same."""
-        return megabytes(self.process.pid)
-
-
-def cpu_seconds(process: int) -> float:
-    """Processor time so far, in user mode and in the system's."""
-    times = psutil.Process(process).cpu_times()
-    return times.user + times.system
-
-
-def megabytes(process: int) -> float:
-    """Resident memory."""
-    return psutil.Process(process).memory_info().rss / 1e6
 
 
 def utterances(folder: Path) -> list[bytes]:
@@ -179,9 +161,9 @@ def main() -> None:
 
             load(service, files, 2)
             batches, recordings = counted(client)
-            before, started = service.cpu_seconds(), time.perf_counter()
+            before, started = cpu_seconds(service.process.pid), time.perf_counter()
             alone = load(service, files, arguments.each)
-            seconds, cpu = time.perf_counter() - started, service.cpu_seconds() - before
+            seconds, cpu = time.perf_counter() - started, cpu_seconds(service.process.pid) - before
             requests = arguments.each * CLIENTS
             batches, recordings = (now - then for now, then in zip(counted(client), (batches, recordings)))
             size = round(recordings / batches)
@@ -215,7 +197,7 @@ def main() -> None:
             sizes = []
             for _ in range(10 if arguments.requests else 0):
                 load(service, short, arguments.requests // 10 // CLIENTS)
-                sizes.append(service.megabytes())
+                sizes.append(megabytes(service.process.pid))
             table.add_row(f"MB after each tenth of {arguments.requests} requests", " ".join(f"{s:.0f}" for s in sizes))
         service.stop()
     Console().print(table)

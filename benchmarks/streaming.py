@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from nemo.collections.asr.models import EncDecCTCModel
 from nemo.utils import logging
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.processes import megabytes
 from nemo_ds2_adapters import AdapterBank, AdapterStore, Recogniser, add_adapter, delete_adapter
 from nemo_ds2_adapters.adapters.attached import attached_adapter
 from nemo_ds2_adapters.configs import shipped_config
@@ -137,11 +137,6 @@ def many_streams(recogniser: Recogniser, chunks: list[np.ndarray]) -> list[Secon
     for stream in streams:
         stream.close()
     return times
-
-
-def megabytes() -> float:
-    """Resident memory of this process."""
-    return psutil.Process().memory_info().rss / 1e6
 
 
 def opened_and_closed(recogniser: Recogniser, count: int, chunk: np.ndarray) -> float:

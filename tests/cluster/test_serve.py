@@ -17,13 +17,13 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 import soundfile
 import torch
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from benchmarks.processes import titled
 from demo.people import write_others
 from demo.run import STREAM_BASE_MODEL
 from nemo_ds2_adapters import add_adapter, transcribe
@@ -54,9 +54,7 @@ class Cluster:
 
     def replicas(self) -> list[int]:
         """Processes."""
-        title = f"ray::ServeReplica:{application_name(self.served.store)}"
-        named = psutil.process_iter(["cmdline"])  # without those that end meanwhile
-        return [one.pid for one in named if " ".join(one.info["cmdline"] or "").startswith(title)]
+        return titled(f"ray::ServeReplica:{application_name(self.served.store)}")
 
     def counted(self) -> dict[str, tuple[float, float]]:
         """Requests and hits of the banks, by replica."""
